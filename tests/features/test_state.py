@@ -1,0 +1,148 @@
+"""Laws of the state on disk, with real processes killed for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.features.every_feature import DOMAIN
+from vigil.domains.schema import Feedback
+from vigil.errors import StateError
+from vigil.features import kernel
+from vigil.features.state import open_state, read_snapshot, write_snapshot
+from vigil.features.store import MemoryStore
+from vigil.settings import Settings
+
+START = 1_600_000_000_000
+
+
+def event(store: MemoryStore, i: int) -> object:
+    keys = {"a": f"a{i % 7}", "b": f"b{i % 11}"}
+    return store.schema.make({"event_id": i, "ts": START + i * 600_000, "amount": 1.0 + i % 13} | keys)
+
+
+def fill(store: MemoryStore, first: int, last: int) -> np.ndarray:
+    """Events `first` to `last` one by one, every fifth with a label; their features."""
+    rows = []
+    for i in range(first, last):
+        rows.append(store.apply([event(store, i)])[0])
+        if i % 5 == 0:
+            store.feedback([Feedback(i, i % 2)])
+    return np.vstack(rows)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path)
+
+
+@pytest.fixture
+def expected() -> np.ndarray:
+    return fill(MemoryStore(DOMAIN), 0, 300)
+
+
+def test_state_goes_on_after_a_clean_stop(settings: Settings, expected: np.ndarray) -> None:
+    state = open_state(DOMAIN, settings)
+    fill(state.store, 0, 200)
+    state.close()
+    assert sorted(path.name for path in state.folder.iterdir()) == ["lock", "snapshot"]
+    again = open_state(DOMAIN, settings)
+    assert fill(again.store, 200, 300).tobytes() == expected[200:].tobytes()
+    again.close()
+
+
+def test_a_process_killed_with_sigkill_loses_nothing_it_answered(settings: Settings, expected: np.ndarray) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\n"
+        "from tests.features.test_state import DOMAIN, Settings, fill, open_state\n"
+        "state = open_state(DOMAIN, Settings(state_dir=Path(sys.argv[1])))\n"
+        "for i in range(300):\n    fill(state.store, i, i + 1); print(i, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(settings.state_dir)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    answered = -1
+    while answered < 120:
+        answered = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    answered = max([answered, *map(int, process.stdout.read().split())])
+    process.wait()
+    state = open_state(DOMAIN, settings)
+    # The answer to the next event may have been on its way: it then counts once, like any repeat.
+    assert fill(state.store, 0, 300).tobytes() == expected.tobytes()
+    assert answered >= 120
+    state.close()
+
+
+def test_a_torn_last_entry_is_dropped_and_the_rest_kept(settings: Settings, expected: np.ndarray) -> None:
+    state = open_state(DOMAIN, settings)
+    fill(state.store, 0, 100)
+    journal = state.folder / "journal-0"
+    copy = journal.read_bytes()
+    state.close()
+    (state.folder / "snapshot").unlink()
+    journal.write_bytes(copy[:-5])
+    again = open_state(DOMAIN, settings)
+    assert again.store.head[kernel.H_RING_TAIL] == 99
+    assert fill(again.store, 99, 300).tobytes() == expected[99:].tobytes()
+    again.close()
+
+
+def test_the_journal_is_folded_into_the_snapshot_when_it_grows(tmp_path: Path, expected: np.ndarray) -> None:
+    settings = Settings(state_dir=tmp_path, journal_max_bytes=1 << 16)
+    state = open_state(DOMAIN, settings)
+    fill(state.store, 0, 200)
+    for i in range(200, 1200):
+        state.store.apply([event(state.store, i)])
+    deadline = time.monotonic() + 20
+    while not (state.folder / "snapshot").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (state.folder / "snapshot").exists()
+    state.abandon()
+    again = open_state(DOMAIN, settings)
+    assert fill(again.store, 1200, 1300).tobytes() == fill(state.store, 1200, 1300).tobytes()
+    again.close()
+
+
+def test_two_processes_cannot_hold_one_state(settings: Settings) -> None:
+    state = open_state(DOMAIN, settings)
+    with pytest.raises(StateError, match="in use by another process"):
+        open_state(DOMAIN, settings)
+    state.close()
+    open_state(DOMAIN, settings).close()
+
+
+def test_a_damaged_snapshot_is_refused(tmp_path: Path) -> None:
+    store = MemoryStore(DOMAIN)
+    fill(store, 0, 20)
+    path = write_snapshot(store, tmp_path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StateError, match="checksum"):
+        read_snapshot(MemoryStore(DOMAIN), path)
+
+
+def test_a_snapshot_of_another_feature_spec_is_refused_with_both_hashes(tmp_path: Path) -> None:
+    other = replace(DOMAIN, grace_days=0.25)
+    path = write_snapshot(MemoryStore(other), tmp_path)
+    with pytest.raises(StateError) as refusal:
+        read_snapshot(MemoryStore(DOMAIN), path)
+    assert other.spec_hash in str(refusal.value)
+    assert DOMAIN.spec_hash in str(refusal.value)
+
+
+def test_the_journal_reaches_the_disk_while_events_come(tmp_path: Path) -> None:
+    state = open_state(DOMAIN, Settings(state_dir=tmp_path, journal_fsync_ms=1))
+    fill(state.store, 0, 50)
+    assert os.path.getsize(state.folder / "journal-0") > 50 * 64
+    state.close()

@@ -1,0 +1,172 @@
+"""Laws of the feature kernel, held against the plain reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.features.every_feature import DOMAIN
+from tests.features.reference import Reference
+from vigil.domains import load
+from vigil.domains.schema import Feedback
+from vigil.domains.spec import DAY_MS
+from vigil.features import kernel
+from vigil.features.store import MemoryStore
+
+HOUR = 3_600_000
+START = 1_600_000_000_000
+
+event = st.builds(
+    lambda i, hours, a, b, cents: {"event_id": i, "hours": hours, "a": a, "b": b, "amount": cents / 100},
+    st.integers(0, 25).map(str),
+    st.integers(-9, 14),
+    st.sampled_from("xy"),
+    st.sampled_from("pqr"),
+    st.integers(1, 900),
+)
+label = st.tuples(st.integers(0, 25).map(str), st.integers(0, 1))
+
+
+def payment(i: int, ts: int, a: str = "x", b: str = "p", amount: float = 1.0) -> dict[str, Any]:
+    return {"event_id": f"e{i}", "ts": ts, "a": a, "b": b, "amount": amount}
+
+
+def applied(store: MemoryStore, *events: dict[str, Any]) -> tuple[list[list[float]], list[int]]:
+    rows, status = store.apply([store.schema.make(values) for values in events])
+    return rows.tolist(), status.tolist()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(event, label), max_size=60))
+def test_every_feature_equals_its_definition_whatever_comes(steps: list[Any]) -> None:
+    """Repeats, late and far too late events, ties, labels before and after their event, labels that change."""
+    store, reference, ts = MemoryStore(DOMAIN), Reference(DOMAIN), START
+    for step in steps:
+        if isinstance(step, tuple):
+            store.feedback([Feedback(*step)])
+            reference.label(*step)
+            continue
+        hours = step.pop("hours") if "hours" in step else 0
+        values = step | {"ts": ts + hours * HOUR}
+        ts = max(ts, values["ts"])
+        expected = np.array(reference.event(values), np.float32)
+        rows, _ = store.apply([store.schema.make(values)])
+        np.testing.assert_allclose(rows[0], expected, rtol=2e-6, atol=1e-6, err_msg=str(DOMAIN.feature_names))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(event, min_size=1, max_size=40), st.data())
+def test_events_alone_and_in_batches_get_the_same_bits(events: list[dict[str, Any]], data: st.DataObject) -> None:
+    made = [e | {"ts": START + i * HOUR + e.pop("hours", 0) * HOUR} for i, e in enumerate(map(dict, events))]
+    alone, together = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
+    one_by_one = np.vstack([alone.apply([alone.schema.make(e)])[0] for e in made])
+    cut = data.draw(st.integers(0, len(made)))
+    parts = [part for part in (made[:cut], made[cut:]) if part]
+    batches = np.vstack([together.apply([together.schema.make(e) for e in part])[0] for part in parts])
+    assert one_by_one.tobytes() == batches.tobytes()
+
+
+def test_a_repeated_event_gets_the_same_features_and_counts_nothing() -> None:
+    store = MemoryStore(DOMAIN)
+    first, _ = applied(store, payment(1, START), payment(2, START + HOUR))
+    again, status = applied(store, payment(1, START), payment(2, START + HOUR))
+    assert again == first
+    assert status == [kernel.REPEAT, kernel.REPEAT]
+    untouched = MemoryStore(DOMAIN)
+    applied(untouched, payment(1, START), payment(2, START + HOUR))
+    assert applied(store, payment(3, START + 2 * HOUR)) == applied(untouched, payment(3, START + 2 * HOUR))
+
+
+def test_an_event_late_within_the_grace_sees_what_it_would_have_seen_in_time() -> None:
+    in_time, late = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
+    events = [payment(i, START + i * HOUR, amount=1.0 + i) for i in range(6)]
+    applied(in_time, *events[:3])
+    expected, _ = applied(in_time, events[3])
+    applied(late, *events[:3], *events[4:])
+    rows, status = applied(late, events[3])
+    assert rows == expected
+    assert status == [kernel.LATE]
+    applied(in_time, *events[4:])
+    assert applied(late, payment(9, START + 9 * HOUR))[0] == applied(in_time, payment(9, START + 9 * HOUR))[0]
+
+
+def test_an_event_beyond_the_grace_is_answered_and_does_not_count() -> None:
+    store, without = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
+    applied(store, payment(1, START))
+    applied(without, payment(1, START))
+    rows, status = applied(store, payment(2, START - DAY_MS))
+    assert status == [kernel.TOO_LATE]
+    assert np.isfinite(rows).all()
+    assert applied(store, payment(3, START + HOUR)) == applied(without, payment(3, START + HOUR))
+
+
+def test_a_label_counts_whether_it_comes_before_or_after_its_event() -> None:
+    before, after = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
+    assert before.feedback([Feedback("e1", 1)]).tolist() == [kernel.LABEL_WAITS]
+    applied(before, payment(1, START))
+    applied(after, payment(1, START))
+    assert after.feedback([Feedback("e1", 1)]).tolist() == [kernel.LABELLED]
+    assert after.feedback([Feedback("e1", 1)]).tolist() == [kernel.LABEL_KNOWN]
+    later = payment(2, START + 2 * DAY_MS)
+    rows, _ = applied(before, later)
+    assert rows == applied(after, later)[0]
+    unlabelled = MemoryStore(DOMAIN)
+    applied(unlabelled, payment(1, START))
+    assert rows != applied(unlabelled, later)[0]
+
+
+def test_no_feature_changes_with_labels_younger_than_the_label_delay() -> None:
+    domain = load("payments")
+    with_labels, without = MemoryStore(domain), MemoryStore(domain)
+    rng = np.random.default_rng(5)
+    for i in range(400):
+        ts = START + i * 25 * 60_000  # in all just under a week
+        values = {
+            "event_id": i,
+            "ts": ts,
+            "customer": int(rng.integers(5)),
+            "terminal": int(rng.integers(5)),
+            "amount": 9.5,
+        }
+        a, _ = with_labels.apply([with_labels.schema.make(values)])
+        b, _ = without.apply([without.schema.make(values)])
+        assert a.tobytes() == b.tobytes()
+        with_labels.feedback([Feedback(i, int(rng.integers(2)))])
+
+
+def test_a_hot_entity_keeps_its_newest_records_only_and_goes_on() -> None:
+    store = MemoryStore(DOMAIN)
+    most = DOMAIN.entities[0].most_records
+    rows, _ = store.apply([store.schema.make(payment(i, START + i, b=f"p{i}")) for i in range(most + 500)])
+    count = DOMAIN.feature_names.index(next(f.name for f in DOMAIN.features if f.op.name == "COUNT"))
+    assert rows[:, count].max() == most + 1
+    assert int(store.meta[store.rows[0]["x"], kernel.M_LENGTH]) == most
+
+
+def test_state_grows_and_reuses_room_under_many_entities_and_months() -> None:
+    rng = np.random.default_rng(7)
+    store, reference = MemoryStore(DOMAIN), Reference(DOMAIN)
+    ts = START
+    for i in range(3000):
+        ts += int(rng.integers(1, 3 * HOUR))
+        values = payment(i, ts, f"c{rng.integers(40)}", f"t{rng.integers(60)}", float(rng.integers(1, 500)) / 4)
+        rows, _ = store.apply([store.schema.make(values)])
+        expected = reference.event(values)
+        if i % 7 == 0:
+            np.testing.assert_allclose(rows[0], np.array(expected, np.float32), rtol=2e-6, atol=1e-6)
+        if rng.random() < 0.2:
+            store.feedback([Feedback(f"e{i}", 1)])
+            reference.label(f"e{i}", 1)
+
+
+@pytest.mark.parametrize("name", ["payments"])
+def test_features_are_finite_for_a_shipped_domain(name: str) -> None:
+    domain = load(name)
+    store = MemoryStore(domain)
+    rows, _ = store.apply([store.schema.make(domain.example)])
+    assert rows.shape == (1, len(domain.features))
+    assert np.isfinite(rows).all()

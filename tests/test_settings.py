@@ -1,0 +1,34 @@
+"""Laws of the settings."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from vigil import settings
+from vigil.errors import ConfigError
+
+
+def test_settings_come_from_prefixed_keys_and_have_defaults() -> None:
+    found = settings.load({"VIGIL_GRPC_PORT": "4001", "HOME": "/root"})
+    assert found.grpc_port == 4001
+    assert found.state_url == "memory:"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("VIGIL_GRPC_PRT", "1", "no such setting; there are .*VIGIL_GRPC_PORT"),
+        ("VIGIL_GRPC_PORT", "many", "VIGIL_GRPC_PORT='many'.*integer"),
+        ("VIGIL_GRPC_PORT", "70000", "VIGIL_GRPC_PORT='70000'.*65535"),
+        ("VIGIL_STATE_URL", "mysql://x", "VIGIL_STATE_URL='mysql://x'"),
+    ],
+)
+def test_a_typo_or_a_bad_value_stops_the_start_naming_key_and_value(key: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        settings.load({key: value})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        settings.load({}).grpc_port = 1  # type: ignore[misc]

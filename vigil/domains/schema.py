@@ -1,0 +1,260 @@
+"""An event's schema: decoding, validation with messages a person can use, and packing for the kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from vigil.domains.spec import Domain
+from vigil.errors import InvalidEvent, InvalidInput
+
+MAX_TS_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+MAX_KEY = 128
+TS_WANTED = "an RFC 3339 time with an offset, or epoch milliseconds (UTC)"
+KEY_WANTED = f"a string of 1 to {MAX_KEY} characters, or an integer"
+
+
+class _Missing:
+    """What came where nothing came."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+MISSING = _Missing()
+
+
+class Feedback(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The true label of an earlier event: 1 for a bad one, 0 for a good one."""
+
+    event_id: str | int
+    label: int
+
+
+class Schema:
+    """Everything about one domain's events as data.
+
+    Args:
+        domain: the domain whose events these are.
+    """
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.entities = tuple(entity.name for entity in domain.entities)
+        self.fields = ("event_id", "ts", *self.entities, *(number.name for number in domain.numbers))
+        key = str | int
+        columns: list[tuple[str, Any]] = [("event_id", key), ("ts", datetime | int)]
+        columns += [(name, key) for name in self.entities]
+        columns += [(number.name, float) for number in domain.numbers]
+        self.struct = msgspec.defstruct(
+            f"{domain.name.title().replace('_', '')}Event", columns, forbid_unknown_fields=True, gc=False
+        )
+        self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.struct)
+        self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[self.struct])  # type: ignore[name-defined]
+        self._feedback: msgspec.json.Decoder[Feedback] = msgspec.json.Decoder(Feedback)
+        self._feedbacks: msgspec.json.Decoder[list[Feedback]] = msgspec.json.Decoder(list[Feedback])
+        self._numbers = [(n.name, n.above, n.at_least, n.at_most, n.per_unit) for n in domain.numbers]
+        self._row = cast("Callable[[Any], tuple[list[int], list[str]]]", _compile_row(self))
+
+    def decode(self, body: bytes | memoryview) -> tuple[list[Any], bool]:
+        """Events of a JSON body: one object, or an array of them.
+
+        Returns:
+            the events, and whether it was an array.
+
+        Raises:
+            InvalidEvent: naming the field, what came and what was wanted.
+            InvalidInput: where the body is not JSON at all or an empty array.
+        """
+        array = bytes(body[:64]).lstrip()[:1] == b"["
+        try:
+            events = self._many.decode(body) if array else [self._one.decode(body)]
+        except msgspec.DecodeError:
+            raise self._explained(body, array) from None
+        if not events:
+            raise InvalidInput("events: got an empty array, wanted at least one event")
+        return events, array
+
+    def decode_feedback(self, body: bytes | memoryview) -> tuple[list[Feedback], bool]:
+        """Labels of a JSON body, `{"event_id": ..., "label": 0 or 1}` or an array of them.
+
+        Raises:
+            InvalidEvent: naming the field, what came and what was wanted.
+        """
+        array = bytes(body[:64]).lstrip()[:1] == b"["
+        try:
+            labels = self._feedbacks.decode(body) if array else [self._feedback.decode(body)]
+        except msgspec.DecodeError:
+            raise _explain(body, array, ("event_id", "label"), _check_feedback) from None
+        if not labels:
+            raise InvalidInput("feedback: got an empty array, wanted at least one label")
+        for i, item in enumerate(labels):
+            if item.label not in (0, 1):
+                raise InvalidEvent("label", item.label, "0 or 1", f"[{i}]" if array else "")
+            _check_key("event_id", item.event_id)
+        return labels, array
+
+    def make(self, values: Mapping[str, Any], at: str = "") -> Any:
+        """An event from plain values, as from a row of a history or a message of another transport.
+
+        Raises:
+            InvalidEvent: as :meth:`decode`.
+        """
+        self.check(values, at)
+        return msgspec.convert(dict(values), self.struct)
+
+    def row(self, event: Any, at: str = "") -> tuple[list[int], list[str]]:
+        """An event as the kernel takes it.
+
+        Returns:
+            `[key, ts_ms, quanta of each number]` and the key of each entity.
+
+        Raises:
+            InvalidEvent: for a value that has the right type but cannot be.
+        """
+        try:
+            return self._row(event)
+        except (ValueError, OverflowError):
+            self.check({name: getattr(event, name) for name in self.fields}, at)
+            raise
+
+    def check(self, values: Mapping[str, Any], at: str = "") -> None:
+        """Raises InvalidEvent for the first field of `values` that is missing, unknown or cannot be."""
+        if not isinstance(values, Mapping):
+            raise InvalidEvent("event", values, "an object with the fields " + ", ".join(self.fields), at)
+        for name in values:
+            if name not in self.fields:
+                raise InvalidEvent(str(name), values[name], "one of the fields " + ", ".join(self.fields), at)
+        for name in self.fields:
+            if name not in values:
+                raise InvalidEvent(name, MISSING, self._wanted(name), at)
+        for name in ("event_id", *self.entities):
+            _check_key(name, values[name], at)
+        _check_ts(values["ts"], at)
+        for number in self.domain.numbers:
+            value = values[number.name]
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not math.isfinite(value)
+                or (number.above is not None and value <= number.above)
+                or (number.at_least is not None and value < number.at_least)
+                or value > number.at_most
+            ):
+                raise InvalidEvent(number.name, value, number.wanted, at)
+
+    def _wanted(self, name: str) -> str:
+        if name == "ts":
+            return TS_WANTED
+        return next((number.wanted for number in self.domain.numbers if number.name == name), KEY_WANTED)
+
+    def _explained(self, body: bytes | memoryview, array: bool) -> InvalidInput:
+        return _explain(body, array, self.fields, self.check)
+
+
+def key_of(event_id: str | int) -> int:
+    """The 64-bit key of an event id (xxh3, as a signed integer). 5 and "5" are the same event."""
+    key: int = xxh3_64_intdigest(str(event_id).encode())
+    return key - (1 << 64) if key >> 63 else key
+
+
+def ts_ms(ts: datetime | int) -> int:
+    """A time as epoch milliseconds."""
+    return ts if isinstance(ts, int) else round(ts.timestamp() * 1000)
+
+
+def _check_key(name: str, value: object, at: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidEvent(name, value, KEY_WANTED, at)
+    if isinstance(value, str) and not 1 <= len(value) <= MAX_KEY:
+        raise InvalidEvent(name, value, KEY_WANTED, at)
+
+
+def _check_ts(value: object, at: str) -> None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidEvent("ts", value, TS_WANTED, at) from None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidEvent("ts", value.isoformat(), TS_WANTED, at)
+        value = ts_ms(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TS_MS:
+        raise InvalidEvent("ts", value, TS_WANTED, at)
+
+
+def _check_feedback(values: Mapping[str, Any], at: str = "") -> None:
+    if not isinstance(values, Mapping):
+        raise InvalidEvent("feedback", values, "an object with event_id and label", at)
+    for name in values:
+        if name not in ("event_id", "label"):
+            raise InvalidEvent(str(name), values[name], "one of the fields event_id, label", at)
+    _check_key("event_id", values.get("event_id", MISSING), at)
+    label = values.get("label", MISSING)
+    if isinstance(label, bool) or label not in (0, 1):
+        raise InvalidEvent("label", label, "0 or 1", at)
+
+
+def _explain(
+    body: bytes | memoryview, array: bool, fields: tuple[str, ...], check: Callable[[Any, str], None]
+) -> InvalidInput:
+    """The slow path of a failed decode: finds the field that is wrong and says so."""
+    try:
+        values = msgspec.json.decode(body)
+    except msgspec.DecodeError as failure:
+        return InvalidInput(f"body: {_lower(str(failure))}; wanted JSON with the fields {', '.join(fields)}")
+    try:
+        for i, item in enumerate(values if array else [values]):
+            check(item, f"[{i}]" if array else "")
+    except InvalidInput as invalid:
+        return invalid
+    return InvalidInput(f"body: wanted JSON with the fields {', '.join(fields)}")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _compile_row(schema: Schema) -> Any:
+    """Builds the packing of one event as straight code: it runs for every event of the hot path."""
+    low = []
+    for name, above, at_least, at_most, _ in schema._numbers:
+        conditions = [f"{name} <= {at_most!r}"]
+        if above is not None:
+            conditions.append(f"{name} > {above!r}")
+        if at_least is not None:
+            conditions.append(f"{name} >= {at_least!r}")
+        low.append(f"    {name} = e.{name}\n    if not ({' and '.join(conditions)}): raise ValueError\n")
+    keys = [
+        f"    {name} = e.{name}\n"
+        f"    if {name}.__class__ is not str: {name} = str({name})\n"
+        f"    if not 0 < len({name}) <= {MAX_KEY}: raise ValueError\n"
+        for name in ("event_id", *schema.entities)
+    ]
+    source = (
+        "def row(e):\n"
+        "    ts = e.ts\n"
+        "    if ts.__class__ is not int: ts = ts_ms(aware(ts))\n"
+        f"    if not 0 <= ts <= {MAX_TS_MS}: raise ValueError\n"
+        + "".join(low)
+        + "".join(keys)
+        + "    key = xxh3(event_id.encode())\n"
+        + "    if key >> 63: key -= 18446744073709551616\n"
+        + f"    return [key, ts, {', '.join(f'round({n} * {f!r})' for n, *_, f in schema._numbers)}], "
+        + f"[{', '.join(schema.entities)}]\n"
+    )
+    scope: dict[str, Any] = {"ts_ms": ts_ms, "xxh3": xxh3_64_intdigest, "aware": _aware}
+    exec(compile(source, f"<row of {schema.domain.name}>", "exec"), scope)
+    return scope["row"]
+
+
+def _aware(ts: datetime) -> datetime:
+    if ts.tzinfo is None:
+        raise ValueError("naive time")
+    return ts.astimezone(UTC)

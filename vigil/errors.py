@@ -1,0 +1,92 @@
+"""What can go wrong, and what each caller gets for it.
+
+Every error that reaches a caller is a :class:`VigilError`: it names what failed, what came and
+what was wanted, and carries the HTTP status and the gRPC status name to answer with.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VigilError(Exception):
+    """Base of everything Vigil raises on purpose. The message is safe to show to a caller."""
+
+    http_status: ClassVar[int] = 500
+    grpc_status: ClassVar[str] = "INTERNAL"
+
+
+class InvalidInput(VigilError):
+    """A request that does not mean anything: raise it naming the field, what came, what was wanted."""
+
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class InvalidEvent(InvalidInput):
+    """One event with one bad field.
+
+    Args:
+        field: the field's name, or "event" for the object as a whole.
+        got: what came, as it came.
+        wanted: what would have been right, in words.
+        at: where the event stood, such as ``[3]`` in an array; empty for a single one.
+    """
+
+    def __init__(self, field: str, got: object, wanted: str, at: str = "") -> None:
+        self.field, self.got, self.wanted = field, got, wanted
+        super().__init__(f"{at + '.' if at else ''}{field}: got {shown(got)}, wanted {wanted}")
+
+
+class NotFound(VigilError):
+    """Something asked for by name that does not exist; the message lists what does."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+
+
+class TooLarge(VigilError):
+    """A body or message over the limit, refused before it is read into memory."""
+
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class Overloaded(VigilError):
+    """The queue is full: the caller should come back after `retry_after_s` seconds."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    retry_after_s: ClassVar[int] = 1
+
+
+class Unavailable(VigilError):
+    """The part that should answer is not there (no model loaded, a state store away)."""
+
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+
+
+class ModelRefused(VigilError):
+    """A stored model that is not what its manifest says, or not made for these features."""
+
+    http_status = 503
+    grpc_status = "FAILED_PRECONDITION"
+
+
+class StateError(VigilError):
+    """Feature state that cannot be used: locked by another process, or made by another feature spec."""
+
+
+class ConfigError(VigilError):
+    """A setting that is unknown or cannot be: the message gives the key, the value and what was wanted."""
+
+
+class DataError(VigilError):
+    """A history file that cannot be used: the message gives row, column, value and reason."""
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """`value` as a short literal for a message: at most `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,239 @@
+"""Feature state that outlives its process: a snapshot on disk and a journal of what came after it.
+
+Every batch is appended to the journal before its features are returned, so a process that is killed
+loses nothing it has answered; only a machine that loses power can lose what was not yet forced to
+disk (`VIGIL_JOURNAL_FSYNC_MS`). At a clean stop, and whenever the journal has grown to
+`VIGIL_JOURNAL_MAX_BYTES`, it is folded into a new snapshot, which replaces the old one atomically.
+
+Files under `{VIGIL_STATE_DIR}/features/{domain}/`: `snapshot`, `journal-N` (N counts up; the snapshot
+says from which N on it needs them) and `lock`, which one process holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64, xxh3_64_intdigest
+
+from vigil.domains.spec import Domain
+from vigil.errors import StateError
+from vigil.features import kernel
+from vigil.features.store import MemoryStore
+from vigil.settings import Settings
+
+log = logging.getLogger("vigil.features")
+
+_MAGIC = b"VIGILST1"
+_ENTRY = struct.Struct("<IIQ")  # rows, bytes of new keys, checksum of both parts
+_ARRAYS = ("meta", "arena", "ring", "features", "head")
+
+
+class State:
+    """A domain's store together with its files. Open it with :func:`open_state`, close it when done."""
+
+    def __init__(self, domain: Domain, settings: Settings) -> None:
+        self.folder = settings.state_dir / "features" / domain.name
+        self._settings = settings
+        self._lock = _locked(self.folder)
+        try:
+            self.store, self._sequence = restored(self.folder, domain)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._folding: threading.Thread | None = None
+        self._synced = time.monotonic()
+        self._journal = self._next_journal()
+        self.store.journal = self._append
+        self.apply, self.feedback = self.store.apply, self.store.feedback
+
+    def close(self) -> None:
+        """Folds the journal into the snapshot and gives the files free. The store answers no more."""
+        self.abandon(release=False)
+        write_snapshot(self.store, self.folder, self._sequence + 1)
+        _drop_journals(self.folder, self._sequence + 1)
+        self._lock.close()
+
+    def abandon(self, release: bool = True) -> None:
+        """Gives the files free as they are: what the journal holds stays there."""
+        if self._folding:
+            self._folding.join()
+        self._journal.close()
+        self.store.journal = None
+        if release:
+            self._lock.close()
+
+    def _append(self, batch: npt.NDArray[np.int64], new_keys: Sequence[tuple[int, str]]) -> None:
+        keys = msgspec.json.encode(new_keys) if new_keys else b""
+        rows = batch.tobytes()
+        self._journal.write(_ENTRY.pack(len(batch), len(keys), xxh3_64_intdigest(keys + rows)) + keys + rows)
+        now = time.monotonic()
+        wait_ms = self._settings.journal_fsync_ms
+        if wait_ms and (now - self._synced) * 1000 >= wait_ms:
+            self._synced = now
+            threading.Thread(target=_sync, args=(os.dup(self._journal.fileno()),), daemon=True).start()
+        if self._journal.tell() >= self._settings.journal_max_bytes and not (
+            self._folding and self._folding.is_alive()
+        ):
+            self._journal.close()
+            self._sequence += 1
+            self._journal = self._next_journal()
+            self._folding = threading.Thread(target=self._fold, args=(self._sequence,), name="vigil-fold")
+            self._folding.start()
+
+    def _next_journal(self) -> BinaryIO:
+        return open(self.folder / f"journal-{self._sequence}", "ab", buffering=0)
+
+    def _fold(self, before: int) -> None:
+        """Makes the snapshot that needs no journal older than `before`, from the files alone."""
+        try:
+            store, _ = restored(self.folder, self.store.domain, before)
+            write_snapshot(store, self.folder, before)
+            _drop_journals(self.folder, before)
+        except Exception:
+            log.exception("could not fold the journal of %s; it keeps growing", self.folder)
+
+
+def open_state(domain: Domain, settings: Settings) -> State:
+    """The durable state of a domain, as it was when its last process ended.
+
+    Raises:
+        StateError: where another process holds it, a file is damaged, or it was made by another feature spec.
+    """
+    return State(domain, settings)
+
+
+def restored(folder: Path, domain: Domain, before: int | None = None) -> tuple[MemoryStore, int]:
+    """A store as the files of `folder` say.
+
+    Args:
+        folder: where snapshot and journals lie; may be empty.
+        domain: whose state it is.
+        before: reads no journal of this number or above; None: reads all.
+
+    Returns:
+        the store, and the number of the journal to go on with.
+    """
+    store, sequence = MemoryStore(domain), 0
+    if (folder / "snapshot").exists():
+        sequence = read_snapshot(store, folder / "snapshot")
+    while (path := folder / f"journal-{sequence}").exists() and (before is None or sequence < before):
+        good = 0
+        for batch, keys, end in _entries(path, store.columns):
+            for entity, key in keys:
+                store.add_row(entity, key)
+            store.run(batch)
+            good = end
+        if good < path.stat().st_size:
+            log.warning("%s ends in a torn entry at byte %d: dropped", path, good)
+            os.truncate(path, good)
+        sequence += 1
+    return store, sequence
+
+
+def write_snapshot(store: MemoryStore, folder: Path, sequence: int = 0) -> Path:
+    """Writes the whole state of `store`, forced to disk, in place of an earlier snapshot.
+
+    Args:
+        sequence: the first journal whose entries the snapshot does not hold.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tail = int(store.head[kernel.H_TAIL])
+    parts = {"meta": store.meta[: max(1, store.count)], "arena": store.arena[:, :tail]}
+    parts |= {name: getattr(store, name) for name in ("ring", "features", "head")}
+    header = {
+        "domain": store.domain.name,
+        "spec_hash": store.domain.spec_hash,
+        "sequence": sequence,
+        "rows": [list(rows.items()) for rows in store.rows],
+        "arrays": {name: [array.dtype.str, list(array.shape)] for name, array in parts.items()},
+    }
+    encoded = msgspec.msgpack.encode(header)
+    path = folder / "snapshot"
+    digest = xxh3_64()
+    with open(folder / "snapshot.new", "wb") as file:
+        for chunk in (_MAGIC, struct.pack("<Q", len(encoded)), encoded, *(array.tobytes() for array in parts.values())):
+            digest.update(chunk)
+            file.write(chunk)
+        file.write(digest.digest())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(folder / "snapshot.new", path)
+    return path
+
+
+def read_snapshot(store: MemoryStore, path: Path) -> int:
+    """Fills a fresh `store` from a snapshot.
+
+    Returns:
+        the number of the first journal to apply on top.
+
+    Raises:
+        StateError: where the file is damaged or of another domain or feature spec.
+    """
+    data = path.read_bytes()
+    if data[:8] != _MAGIC or xxh3_64(memoryview(data)[:-8]).digest() != data[-8:]:
+        raise StateError(f"{path} is damaged (its checksum does not match); restore it from a backup or remove it")
+    size = struct.unpack_from("<Q", data, 8)[0]
+    header: dict[str, Any] = msgspec.msgpack.decode(data[16 : 16 + size])
+    for key, wanted in (("domain", store.domain.name), ("spec_hash", store.domain.spec_hash)):
+        if header[key] != wanted:
+            raise StateError(f"{path} was made for {key} {header[key]}, wanted {wanted}: make it anew with vigil train")
+    at = 16 + size
+    for name in _ARRAYS:
+        dtype, shape = header["arrays"][name]
+        array = np.frombuffer(data, dtype, int(np.prod(shape)), at).reshape(shape).copy()
+        setattr(store, name, array)
+        at += array.nbytes
+    store.adopt([dict(rows) for rows in header["rows"]])
+    return int(header["sequence"])
+
+
+def _entries(path: Path, columns: int) -> Iterator[tuple[npt.NDArray[np.int64], list[tuple[int, str]], int]]:
+    data = memoryview(path.read_bytes())
+    at = 0
+    while at + _ENTRY.size <= len(data):
+        rows, keys, checksum = _ENTRY.unpack_from(data, at)
+        body = data[at + _ENTRY.size : at + _ENTRY.size + keys + rows * columns * 8]
+        if len(body) < keys + rows * columns * 8 or xxh3_64_intdigest(body) != checksum:
+            return
+        at += _ENTRY.size + len(body)
+        new_keys = msgspec.json.decode(body[:keys], type=list[tuple[int, str]]) if keys else []
+        yield np.frombuffer(body[keys:], np.int64).reshape(rows, columns), new_keys, at
+
+
+def _drop_journals(folder: Path, before: int) -> None:
+    for path in folder.glob("journal-*"):
+        if int(path.name.split("-")[1]) < before:
+            path.unlink()
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> BinaryIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / "lock", "ab")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StateError(
+            f"{folder} is in use by another process: memory state belongs to one; stop that one, "
+            "or give this one a VIGIL_STATE_DIR of its own"
+        ) from None
+    return file

@@ -1,0 +1,201 @@
+"""The memory store: a domain's feature state in one process, and the verbs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vigil.domains.schema import Feedback, Schema, key_of
+from vigil.domains.spec import Domain, quantise
+from vigil.features import kernel
+from vigil.features.history import History
+from vigil.features.program import compile_features
+
+CHUNK = 65_536  # rows of a history between two reports of progress
+NEVER = -(1 << 62)
+
+Features = npt.NDArray[np.float32]
+Status = npt.NDArray[np.uint8]
+Journal = Callable[[npt.NDArray[np.int64], Sequence[tuple[int, str]]], None]
+
+
+class MemoryStore:
+    """Exact sliding windows over a domain's entities, idempotent by event id.
+
+    An event seen again within the domain's `repeat_days` gets the very features of the first time and
+    counts nothing; later (while its entities still hold its record) they are computed again, without
+    counting. An event that comes late, but within `grace_days` of its entity's newest, sees what it
+    would have seen in time and counts; a later one is answered from what is kept and not counted
+    with that entity. Answers already given are never changed. Labels may come before their event.
+
+    Args:
+        domain: whose features these are.
+        journal: called with every batch applied (rows as in :func:`kernel.process`, and the entities
+            first seen in it as (entity, key)), before its features are returned.
+    """
+
+    def __init__(self, domain: Domain, journal: Journal | None = None) -> None:
+        self.domain = domain
+        self.schema = Schema(domain)
+        self.journal = journal
+        self._program = compile_features(domain)
+        self._entities = len(domain.entities)
+        self._numbers = len(domain.numbers)
+        self.columns = kernel.B_VALUES + self._numbers + self._entities
+        self.rows: list[dict[str, int]] = [{} for _ in domain.entities]
+        self.new_keys: list[tuple[int, str]] = []
+        self.count = 0
+        self.meta = _fresh_meta(1024)
+        self.arena = np.zeros((self._program.width, 1 << 14), np.int64)
+        self.ring = np.zeros((1 << 12, kernel.R_ROWS + self._entities), np.int64)
+        self.table = np.full(1 << 13, -1, np.int64)
+        self.features = np.zeros((1 << 12, len(domain.features)), np.float32)
+        self.head = np.zeros(kernel.H_SIZE, np.int64)
+        self.head[kernel.H_FREE :] = -1
+        self.head[kernel.H_NEWEST] = 0
+        self._work = np.zeros(len(domain.features), np.float64)
+
+    def apply(self, events: Sequence[Any]) -> tuple[Features, Status]:
+        """Features of live events, which then count for those after them.
+
+        Args:
+            events: of the domain's schema, in order of arrival.
+
+        Returns:
+            float32 [n, F], and uint8 [n]: NEW, LATE, TOO_LATE, REPEAT or RECOMPUTED of the kernel.
+
+        Raises:
+            InvalidEvent: for a value that cannot be; then no event of the batch has counted.
+        """
+        return self.run(np.array(self.pack(events), np.int64))
+
+    def pack(self, events: Sequence[Any]) -> list[list[int]]:
+        """Events as rows for :meth:`run`; nothing counts before that.
+
+        Raises:
+            InvalidEvent: for a value that cannot be.
+        """
+        packed = [self.schema.row(event) for event in events]
+        return [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]
+
+    def feedback(self, labels: Iterable[Feedback]) -> Status:
+        """Takes the true labels of events.
+
+        Returns:
+            uint8 [n]: LABELLED, LABEL_KNOWN (nothing new) or LABEL_WAITS (its event has not come yet).
+        """
+        rest = [0] * (self._numbers + self._entities)
+        rows = [[key_of(item.event_id), 0, 1, item.label, *rest] for item in labels]
+        return self.run(np.array(rows, np.int64))[1]
+
+    def replay(self, history: History, progress: Callable[[int], None] | None = None) -> Features:
+        """Point-in-time features of a whole history, whose events and labels then are this store's state.
+
+        No feature looks at labels younger than the domain's label delay, so a label may enter with its event.
+
+        Args:
+            history: events in order of time.
+            progress: called with the number of rows done.
+
+        Returns:
+            float32 [n, F].
+        """
+        batch = self.batch_of(history)
+        out = np.empty((len(batch), len(self.domain.features)), np.float32)
+        for start in range(0, len(batch), CHUNK):
+            part = batch[start : start + CHUNK]
+            out[start : start + CHUNK] = self.run(part)[0]
+            if progress:
+                progress(start + len(part))
+        return out
+
+    def batch_of(self, history: History) -> npt.NDArray[np.int64]:
+        """A history as rows for the kernel, int64 [n, columns]."""
+        batch = np.zeros((len(history.ts_ms), self.columns), np.int64)
+        batch[:, kernel.B_KEY] = np.fromiter(map(key_of, history.event_ids.tolist()), np.int64, len(batch))
+        batch[:, kernel.B_TS] = history.ts_ms
+        batch[:, kernel.B_LABEL] = history.labels
+        for j, number in enumerate(self.domain.numbers):
+            batch[:, kernel.B_VALUES + j] = quantise(history.numbers[number.name], number)
+        for e, entity in enumerate(self.domain.entities):
+            distinct, codes = np.unique(history.keys[entity.name], return_inverse=True)
+            rows = [self._row_of(e, str(key)) for key in distinct.tolist()]
+            batch[:, kernel.B_VALUES + self._numbers + e] = np.array(rows, np.int64)[codes]
+        return batch
+
+    def run(self, batch: npt.NDArray[np.int64]) -> tuple[Features, Status]:
+        """Runs the kernel over rows whose entities are known, enlarging the state where it asks for it."""
+        if self.count > len(self.meta):
+            self.meta = _enlarged(self.meta, _fresh_meta(max(self.count, 2 * len(self.meta))))
+        p, n, i = self._program, len(batch), 0
+        out, status = np.empty((n, len(self.domain.features)), np.float32), np.empty(n, np.uint8)
+        while True:
+            i, need = kernel.process(
+                p.codes, p.params, p.carries, p.limits, batch, i, n, out, status,
+                self.meta, self.arena, self.table, self.ring, self.features, self.head, self._work,
+            )  # fmt: skip
+            if need == kernel.DONE:
+                break
+            self._grow(need)
+        if self.journal is not None:
+            self.journal(batch, self.new_keys)
+            self.new_keys.clear()
+        return out, status
+
+    def _rows_of(self, keys: Sequence[str]) -> list[int]:
+        return [self._row_of(e, key) for e, key in enumerate(keys)]
+
+    def _row_of(self, entity: int, key: str) -> int:
+        row = self.rows[entity].get(key)
+        if row is None:
+            row = self.add_row(entity, key)
+            if self.journal is not None:
+                self.new_keys.append((entity, key))
+        return row
+
+    def add_row(self, entity: int, key: str) -> int:
+        """Gives an entity that is new its row in the state."""
+        row = self.rows[entity][key] = self.count
+        self.count += 1
+        return row
+
+    def adopt(self, rows: list[dict[str, int]]) -> None:
+        """Takes over the rows of restored entities, and finds its way in the restored arrays again."""
+        self.rows = rows
+        self.count = sum(map(len, rows))
+        self.table = np.full(2 * len(self.ring), -1, np.int64)
+        first, last = int(self.head[kernel.H_RING_HEAD]), int(self.head[kernel.H_RING_TAIL])
+        kernel.index_ring(self.table, self.ring, first, last)
+
+    def _grow(self, need: int) -> None:
+        if need == kernel.GROW_ARENA:
+            arena = np.zeros((len(self.arena), max(1 << 14, 2 * self.arena.shape[1])), np.int64)
+            arena[:, : self.arena.shape[1]] = self.arena
+            self.arena = arena
+            return
+        first, last = int(self.head[kernel.H_RING_HEAD]), int(self.head[kernel.H_RING_TAIL])
+        if need == kernel.GROW_RING:
+            sequence = np.arange(first, last)
+            ring = np.zeros((2 * len(self.ring), self.ring.shape[1]), np.int64)
+            ring[sequence & (len(ring) - 1)] = self.ring[sequence & (len(self.ring) - 1)]
+            self.ring, self.table = ring, np.full(2 * len(ring), -1, np.int64)
+            kernel.index_ring(self.table, ring, first, last)
+        else:
+            sequence = np.arange(int(self.head[kernel.H_FEATURES_HEAD]), last)
+            features = np.zeros((2 * len(self.features), self.features.shape[1]), np.float32)
+            features[sequence & (len(features) - 1)] = self.features[sequence & (len(self.features) - 1)]
+            self.features = features
+
+
+def _fresh_meta(rows: int) -> npt.NDArray[np.int64]:
+    meta = np.zeros((rows, 5), np.int64)
+    meta[:, kernel.M_NEWEST] = NEVER
+    return meta
+
+
+def _enlarged(old: npt.NDArray[Any], new: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    new[: len(old)] = old
+    return new

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -32,3 +34,9 @@ def test_a_typo_or_a_bad_value_stops_the_start_naming_key_and_value(key: str, va
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         settings.load({}).grpc_port = 1  # type: ignore[misc]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    document = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+    for name, field in settings.Settings.model_fields.items():
+        assert f"| `{settings.PREFIX}{name.upper()}` | `{field.default}` | {field.description} |" in document

@@ -25,13 +25,16 @@ def _variants(kind: type[w.Feature], i: int) -> list[w.Feature]:
         return [kind(name=f"f{i}", **base)]  # type: ignore[arg-type]
     labels = issubclass(kind, w._Labels)
     found = []
-    for j, (entity, days, delay) in enumerate([("a", 0.5, 0.0), ("a", 3.0, 1.0), ("b", 2.0, 1.0), ("b", 5.0, 0.25)]):
+    tries = [("a", 0.5, 0.0), ("a", 3.0, 1.0), ("b", 2.0, 1.0), ("b", 5.0, 0.25)]
+    for j, (entity, days, delay) in enumerate(tries):
+        if kind is w.LeastOfStreak and entity == "a":
+            continue
         options = base | {"of_entity": entity, "window_days": days, "delay_days": max(delay, 1.0) if labels else delay}
         if not labels and not delay and kind not in (w.AgeOfFirstAbove,):
             options["current"] = True
         if "or_current" in fields and j % 2:
             options["or_current"] = True
-        if labels and entity == "b" and j == 3:
+        if labels and entity == "b" and (j == 3 or kind is w.LeastOfStreak):
             options |= {"unexplained_by": "f_ratio", "at_most": 1.2}
         if "positive" in fields:
             options |= {"positive": bool(j % 2), "first": j > 1}

@@ -175,5 +175,7 @@ class Reference:
             streak += [r] if counts(r) else []
         if isinstance(f, w.Streak):
             return len(streak)
+        if isinstance(f, w.LeastOfStreak):
+            return min([f.empty, *(r.carried[f.unexplained_by] for r in streak)])
         assert isinstance(f, w.AgeOfStreak)
         return (ts - streak[-1].ts) / DAY_MS if streak else None

@@ -17,7 +17,7 @@ from tests.features.every_feature import DOMAIN
 from vigil.domains.schema import Feedback
 from vigil.errors import StateError
 from vigil.features import kernel
-from vigil.features.state import open_state, read_snapshot, write_snapshot
+from vigil.features.state import open_state, read_snapshot, seed, write_snapshot
 from vigil.features.store import MemoryStore
 from vigil.settings import Settings
 
@@ -146,3 +146,21 @@ def test_the_journal_reaches_the_disk_while_events_come(tmp_path: Path) -> None:
     fill(state.store, 0, 50)
     assert os.path.getsize(state.folder / "journal-0") > 50 * 64
     state.close()
+
+
+def test_a_replayed_history_becomes_the_state_only_where_there_is_none_or_it_is_asked_for(settings: Settings) -> None:
+    one, other = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
+    fill(one, 0, 20)
+    fill(other, 0, 30)
+    assert seed(one, settings)
+    assert not seed(other, settings)
+    state = open_state(DOMAIN, settings)
+    assert state.store.head[kernel.H_RING_TAIL] == 20
+    with pytest.raises(StateError, match="in use"):
+        seed(other, settings, replace=True)
+    fill(state.store, 20, 25)
+    state.abandon()
+    assert seed(other, settings, replace=True)
+    again = open_state(DOMAIN, settings)
+    assert again.store.head[kernel.H_RING_TAIL] == 30
+    again.close()

@@ -18,6 +18,7 @@ from vigil.domains.windows import (
     LargestExcess,
     LargestRatio,
     LastLabel,
+    LeastOfStreak,
     Max,
     Mean,
     Night,
@@ -41,7 +42,8 @@ def _terminal(days: float, **more: Any) -> dict[str, Any]:
     return {"of_entity": "terminal", "window_days": days, "delay_days": LABEL_DELAY_DAYS, **more}
 
 
-UNUSUAL = 2.5
+# Times the customer's usual: what the usual itself leaves out, and what counts as high when looking back.
+UNUSUAL, HIGH, RAISED = 2.5, 3.0, 2.0
 
 # The set of the Fraud Detection Handbook (chapter 3).
 HANDBOOK: tuple[Feature, ...] = (
@@ -91,20 +93,20 @@ AMOUNT: tuple[Feature, ...] = (
 # Whether the customer has paid unusually much of late: a stolen card is used more than once.
 RECENTLY_HIGH: tuple[Feature, ...] = (
     *(
-        CountAbove(name=f"customer_high_{d}d", meaning=f"payments above {UNUSUAL:g} times usual in {d} days",
-                   usual="customer_usual", times=UNUSUAL, **_customer(d, number="amount"))
+        CountAbove(name=f"customer_high_{d}d", meaning=f"payments above {HIGH:g} times usual in {d} days",
+                   usual="customer_usual", times=HIGH, **_customer(d, number="amount"))
         for d in (7, 14)
     ),
     CountAbove(name="customer_raised_14d", meaning="payments above twice usual in 14 days",
-               usual="customer_usual", times=2.0, **_customer(14, number="amount")),
+               usual="customer_usual", times=RAISED, **_customer(14, number="amount")),
     ShareAbove(name="customer_raised_share_14d", meaning="share of payments above twice usual in 14 days",
-               usual="customer_usual", times=2.0, **_customer(14, number="amount")),
+               usual="customer_usual", times=RAISED, **_customer(14, number="amount")),
     LargestRatio(name="customer_largest_ratio_14d", meaning="largest amount over usual in 14 days",
                  usual="customer_usual", **_customer(14, number="amount")),
     LargestExcess(name="customer_largest_excess_14d", meaning="largest amount minus usual in 14 days",
                   usual="customer_usual", **_customer(14, number="amount")),
-    AgeOfFirstAbove(name="customer_first_high_14d", meaning=f"days since the first above {UNUSUAL:g} times usual",
-                    usual="customer_usual", times=UNUSUAL, empty=15.0, **_customer(14, number="amount")),
+    AgeOfFirstAbove(name="customer_first_high_14d", meaning=f"days since the first above {HIGH:g} times usual",
+                    usual="customer_usual", times=HIGH, empty=15.0, **_customer(14, number="amount")),
 )  # fmt: skip
 
 # Frauds at the terminal that their own amount does not explain: the terminal is what they share.
@@ -125,11 +127,8 @@ TERMINAL: tuple[Feature, ...] = (
                    **_terminal(d), **_UNEXPLAINED)
         for d in (7, 14, 28)
     ),
-    *(
-        LabelCount(name=f"terminal_frauds_{d}d", meaning=f"frauds in {d} days, a week ago", **_terminal(d))
-        for d in (7, 28)
-    ),
-    Count(name="terminal_count_28d", meaning="payments in 28 days, a week ago", **_terminal(28)),
+    LeastOfStreak(name="terminal_streak_least", meaning="the least unusual amount among those frauds", empty=10.0,
+                  **_terminal(60), **_UNEXPLAINED),
 )  # fmt: skip
 
 DOMAIN = Domain(

@@ -40,9 +40,10 @@ class Op(IntEnum):
     AGE_OF_LABEL = 21
     STREAK = 22
     AGE_OF_STREAK = 23
-    SINCE_LAST = 24
-    LAST = 25
-    SLOPE = 26
+    LEAST_OF_STREAK = 24
+    SINCE_LAST = 25
+    LAST = 26
+    SLOPE = 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,3 +348,16 @@ class AgeOfStreak(_Labels):
     """Days since the first record of the streak."""
 
     op = Op.AGE_OF_STREAK
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastOfStreak(_Labels):
+    """Smallest carried value in the streak, at most `empty`; it needs `unexplained_by`."""
+
+    op = Op.LEAST_OF_STREAK
+
+    def check(self, entities: list[str], numbers: list[str], earlier: list[str]) -> None:
+        """As for every feature; also that there is a carried value to look at."""
+        super().check(entities, numbers, earlier)
+        if not self.unexplained_by:
+            raise ConfigError("unexplained_by: got nothing, wanted the carried feature whose least value is meant")

@@ -204,6 +204,7 @@ def _times(column: pl.Series) -> np.ndarray:
     _refuse(column, column.is_null().to_numpy(), _TS_WANTED)
     if column.dtype == pl.String:
         text = column.str.replace(r"^(.{10})[ t]", "${1}T").str.replace(r"[zZ]$", "+00:00")
+        text = text.str.replace(r"(T.*[+-]\d\d)(\d\d)$", "${1}:${2}")  # +0000, as some writers of CSV have it
         text = text.zip_with(text.str.contains(_OFFSET), text + "+00:00")
         ms = _rounded(text.str.to_datetime(_RFC_3339, time_unit="us", strict=False))
     elif isinstance(column.dtype, pl.Datetime | pl.Date):

@@ -68,7 +68,8 @@ _ZSCORE, _TRIMMED_MEAN = int(Op.ZSCORE), int(Op.TRIMMED_MEAN)
 _COUNT_ABOVE, _AGE_FIRST_ABOVE = int(Op.COUNT_ABOVE), int(Op.AGE_FIRST_ABOVE)
 _LARGEST_RATIO, _LARGEST_EXCESS = int(Op.LARGEST_RATIO), int(Op.LARGEST_EXCESS)
 _LABEL_COUNT, _LABEL_RATE, _LAST_LABEL = int(Op.LABEL_COUNT), int(Op.LABEL_RATE), int(Op.LAST_LABEL)
-_AGE_OF_LABEL, _STREAK, _AGE_OF_STREAK = int(Op.AGE_OF_LABEL), int(Op.STREAK), int(Op.AGE_OF_STREAK)
+_AGE_OF_LABEL, _STREAK = int(Op.AGE_OF_LABEL), int(Op.STREAK)
+_AGE_OF_STREAK, _LEAST_OF_STREAK = int(Op.AGE_OF_STREAK), int(Op.LEAST_OF_STREAK)
 _SINCE_LAST, _LAST, _SLOPE = int(Op.SINCE_LAST), int(Op.LAST), int(Op.SLOPE)
 
 
@@ -308,6 +309,7 @@ def _label_window(op, labels, carried, times_of, at_most, flags, ts):
             return float(positives)
         return positives / n if n > 0 else math.nan
     found = -1
+    least = np.int64(9e18)
     for back in range(n):
         i = n - 1 - back
         label = labels[i]
@@ -325,9 +327,12 @@ def _label_window(op, labels, carried, times_of, at_most, flags, ts):
             break
         elif counts:
             positives += 1
+            least = min(least, carried[i])
             found = i
     if op == _STREAK:
         return float(positives)
+    if op == _LEAST_OF_STREAK:
+        return least / MILLIONTHS
     return (ts - times_of[found]) / DAY if found >= 0 else math.nan
 
 
@@ -342,14 +347,15 @@ def _compute(codes, params, limits, batch, i, floors, lows, highs, arena, regist
         per_unit, empty = params[f, PER_UNIT], params[f, EMPTY]
         value = batch[i, B_VALUES + column] if column >= 0 else 0
         current = codes[f, CURRENT] & 1
-        if entity >= 0 and (
-            entity != seen_entity or codes[f, WINDOW_MS] != seen_window or codes[f, DELAY_MS] != seen_delay
-        ):
-            seen_entity, seen_window, seen_delay = entity, codes[f, WINDOW_MS], codes[f, DELAY_MS]
-            high = highs[entity]
-            if seen_delay > 0:
-                high = _after(arena, lows[entity], high, ts - seen_delay)
-            low = _after(arena, lows[entity], high, max(ts - seen_delay - seen_window, floors[entity]))
+        if entity >= 0:
+            if entity != seen_entity or codes[f, DELAY_MS] != seen_delay:
+                seen_entity, seen_delay, seen_window = entity, codes[f, DELAY_MS], -1
+                high = highs[entity]
+                if seen_delay > 0:
+                    high = _after(arena, lows[entity], high, ts - seen_delay)
+            if codes[f, WINDOW_MS] != seen_window:
+                seen_window = codes[f, WINDOW_MS]
+                low = _after(arena, lows[entity], high, max(ts - seen_delay - seen_window, floors[entity]))
         result = math.nan
         if op == _VALUE:
             result = value / per_unit
@@ -368,7 +374,7 @@ def _compute(codes, params, limits, batch, i, floors, lows, highs, arena, regist
             result = (ts - arena[TS, high - 1]) / 1000.0 if high > low else math.nan
         else:
             times_of = arena[TS, low:high]
-            if op >= _LABEL_COUNT and op <= _AGE_OF_STREAK:
+            if op >= _LABEL_COUNT and op <= _LEAST_OF_STREAK:
                 carried, at_most = codes[f, CARRIED], np.int64(1)
                 if carried >= 0:
                     at_most = np.int64(params[f, TIMES] * MILLIONTHS)
@@ -376,6 +382,8 @@ def _compute(codes, params, limits, batch, i, floors, lows, highs, arena, regist
                     carried = LABEL
                 labels = arena[LABEL, low:high]
                 result = _label_window(op, labels, arena[carried, low:high], times_of, at_most, codes[f, EXTRA], ts)
+                if op == _LEAST_OF_STREAK:
+                    result = min(result, empty)
             elif op >= _COUNT_ABOVE and op <= _AGE_FIRST_ABOVE:
                 usual = registers[codes[f, LEFT]] * per_unit
                 limit = params[f, TIMES] * usual

@@ -113,6 +113,29 @@ def open_state(domain: Domain, settings: Settings) -> State:
     return State(domain, settings)
 
 
+def seed(store: MemoryStore, settings: Settings, replace: bool = False) -> bool:
+    """Makes `store`, as after a replayed history, the state a service starts with.
+
+    Args:
+        replace: also where there is a state already; else that one stays.
+
+    Returns:
+        whether it was written.
+
+    Raises:
+        StateError: where a running service holds the state.
+    """
+    folder = settings.state_dir / "features" / store.domain.name
+    with _locked(folder):
+        present = (folder / "snapshot").exists() or any(folder.glob("journal-*"))
+        if present and not replace:
+            return False
+        last = max((int(path.name.split("-")[1]) for path in folder.glob("journal-*")), default=-1)
+        write_snapshot(store, folder, last + 1)
+        _drop_journals(folder, last + 1)
+    return True
+
+
 def restored(folder: Path, domain: Domain, before: int | None = None) -> tuple[MemoryStore, int]:
     """A store as the files of `folder` say.
 

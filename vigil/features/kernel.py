@@ -195,6 +195,36 @@ def _room(meta, row, arena, head, cutoff):
 
 
 @_compiled
+def compact(meta, arena, cutoffs, new_meta, new_arena):
+    """Writes every entity's live records without gaps, each into the smallest segment that holds them and one more.
+
+    Args:
+        cutoffs: int64 [rows], records at or before it are left out.
+        new_meta: int64 [rows, 5], written.
+        new_arena: int64 [width, n], written; n must be enough (no more than twice the records and four a row).
+
+    Returns:
+        records of room used.
+    """
+    tail = 0
+    for row in range(meta.shape[0]):
+        first = meta[row, M_OFFSET] + meta[row, M_START]
+        last = first + meta[row, M_LENGTH]
+        first = _after(arena, first, last, cutoffs[row])
+        capacity = 4
+        while capacity <= last - first:
+            capacity *= 2
+        new_meta[row, M_OFFSET], new_meta[row, M_CAPACITY] = tail, capacity
+        new_meta[row, M_START], new_meta[row, M_LENGTH] = 0, last - first
+        new_meta[row, M_NEWEST] = meta[row, M_NEWEST]
+        for j in range(arena.shape[0]):
+            for i in range(last - first):
+                new_arena[j, tail + i] = arena[j, first + i]
+        tail += capacity
+    return tail
+
+
+@_compiled
 def _trimmed_mean(values, times, rounds):
     n = len(values)
     total = 0

@@ -28,7 +28,6 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from vigil.domains.spec import Domain
 from vigil.errors import StateError
-from vigil.features import kernel
 from vigil.features.store import MemoryStore
 from vigil.settings import Settings
 
@@ -36,7 +35,6 @@ log = logging.getLogger("vigil.features")
 
 _MAGIC = b"VIGILST1"
 _ENTRY = struct.Struct("<IIQ")  # rows, bytes of new keys, checksum of both parts
-_ARRAYS = ("meta", "arena", "ring", "features", "head")
 
 
 class State:
@@ -171,9 +169,7 @@ def write_snapshot(store: MemoryStore, folder: Path, sequence: int = 0) -> Path:
         sequence: the first journal whose entries the snapshot does not hold.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tail = int(store.head[kernel.H_TAIL])
-    parts = {"meta": store.meta[: max(1, store.count)], "arena": store.arena[:, :tail]}
-    parts |= {name: getattr(store, name) for name in ("ring", "features", "head")}
+    parts = store.compacted()
     header = {
         "domain": store.domain.name,
         "spec_hash": store.domain.spec_hash,
@@ -213,8 +209,7 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
         if header[key] != wanted:
             raise StateError(f"{path} was made for {key} {header[key]}, wanted {wanted}: make it anew with vigil train")
     at = 16 + size
-    for name in _ARRAYS:
-        dtype, shape = header["arrays"][name]
+    for name, (dtype, shape) in header["arrays"].items():
         array = np.frombuffer(data, dtype, int(np.prod(shape)), at).reshape(shape).copy()
         setattr(store, name, array)
         at += array.nbytes

@@ -12,7 +12,7 @@ from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain, quantise
 from vigil.features import kernel
 from vigil.features.history import History
-from vigil.features.program import compile_features
+from vigil.features.program import PER_ENTITY, compile_features
 
 CHUNK = 65_536  # rows of a history between two reports of progress
 NEVER = -(1 << 62)
@@ -162,17 +162,39 @@ class MemoryStore:
         self.count += 1
         return row
 
+    def compacted(self) -> dict[str, npt.NDArray[Any]]:
+        """The state's arrays without what its windows no longer see: what a snapshot holds."""
+        meta = self.meta[: self.count]
+        keep = np.zeros(self.count, np.int64)
+        for e, rows in enumerate(self.rows):
+            keep[list(rows.values())] = self._program.limits[PER_ENTITY + 2 * e]
+        cutoffs = meta[:, kernel.M_NEWEST] - keep
+        new_meta = np.zeros_like(meta)
+        room = 2 * int(meta[:, kernel.M_LENGTH].sum()) + 4 * self.count
+        arena = np.zeros((len(self.arena), room), np.int64)
+        used = kernel.compact(meta, self.arena, cutoffs, new_meta, arena)
+        head = self.head.copy()
+        head[kernel.H_TAIL], head[kernel.H_FREE :] = used, -1
+        return {
+            "meta": new_meta,
+            "arena": arena[:, :used],
+            "ring": self.ring,
+            "features": self.features,
+            "head": head,
+        }
+
     def adopt(self, rows: list[dict[str, int]]) -> None:
         """Takes over the rows of restored entities, and finds its way in the restored arrays again."""
         self.rows = rows
         self.count = sum(map(len, rows))
+        self._grow(kernel.GROW_ARENA)  # now, rather than under the first events
         self.table = np.full(2 * len(self.ring), -1, np.int64)
         first, last = int(self.head[kernel.H_RING_HEAD]), int(self.head[kernel.H_RING_TAIL])
         kernel.index_ring(self.table, self.ring, first, last)
 
     def _grow(self, need: int) -> None:
         if need == kernel.GROW_ARENA:
-            arena = np.zeros((len(self.arena), max(1 << 14, 2 * self.arena.shape[1])), np.int64)
+            arena = np.zeros((len(self.arena), self.arena.shape[1] * 5 // 4 + (1 << 14)), np.int64)
             arena[:, : self.arena.shape[1]] = self.arena
             self.arena = arena
             return

@@ -1,0 +1,1 @@
+"""Streams of events into and out of Vigil."""

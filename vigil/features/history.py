@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,21 @@ def read(domain: Domain, path: Path, columns: Mapping[str, str] | None = None) -
         labels=np.full(len(frame), UNKNOWN, np.int8) if labels is None else labels[order],
         scenarios=None if scenarios is None else scenarios[order],
     )
+
+
+def parse_columns(options: Sequence[str]) -> dict[str, str]:
+    """`field=COLUMN` options as a mapping.
+
+    Raises:
+        DataError: for one without a `=`.
+    """
+    found = {}
+    for option in options:
+        name, equals, column = option.partition("=")
+        if not (name and equals and column):
+            raise DataError(f"--column {option}: wanted FIELD=COLUMN, such as amount=TX_AMOUNT")
+        found[name] = column
+    return found
 
 
 def write_table(path: Path, history: History, features: np.ndarray) -> None:

@@ -1,0 +1,52 @@
+# What a person and CI type. `make help` lists the verbs.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 3000
+GRPC_PORT ?= 3001
+export VIGIL_STATE_DIR ?= $(CURDIR)/state
+export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
+export BENTOML_DO_NOT_TRACK ?= True
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run demo test check format bench pins clean
+
+help: ## This list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/ready ## Everything into .venv of this checkout
+
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Vigil needs Python 3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## From nothing to scored payments, and a summary; then it ends
+	@./demo.sh $(PORT) $(GRPC_PORT)
+
+run: setup ## The same set-up, then the service stays up (trains only where there is no model yet)
+	@vigil models verify payments >/dev/null 2>&1 || { vigil train && vigil optimize; }
+	@exec bentoml serve --host 127.0.0.1 --port $(PORT)
+
+test: setup ## All tests
+	@$(BIN)/python -m pytest
+
+check: setup ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: setup ## Vigil beside stock BentoML, in one run (needs wrk)
+	@$(BIN)/python -m loadtest.bench
+
+pins: setup ## Compiles requirements/*.txt anew
+	@requirements/compile
+
+clean: ## Removes what was made, the model store excepted
+	@rm -rf $(VENV) state build reports

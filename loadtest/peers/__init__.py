@@ -1,0 +1,1 @@
+"""Servers that the same model runs behind, for comparison."""

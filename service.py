@@ -1,0 +1,130 @@
+"""The BentoML service: wiring only. `bentoml serve` in this folder finds it.
+
+`bentoml serve` imports this file twice: in the process that starts workers, which needs nothing
+heavy, and in each worker, where `to_asgi` puts Vigil's lane in front of BentoML's application.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+import bentoml
+import click
+import numpy as np
+from bentoml.exceptions import BentoMLException, ServiceUnavailable
+from bentoml.validators import DType, Shape
+from pydantic import AfterValidator
+
+from vigil import domains, settings
+from vigil.errors import ConfigError, Unavailable, VigilError
+
+if TYPE_CHECKING:
+    from vigil.transports.worker import Worker
+
+REQUEST_TIMEOUT_S = 60
+MEMORY = "memory:"
+
+
+def configuration() -> settings.Settings:
+    """The settings, with what contradicts itself refused.
+
+    Raises:
+        BentoMLException: which `bentoml serve` prints as one line, without a trace.
+    """
+    try:
+        found = settings.load()
+        domains.selected(found.domains)
+        if found.workers > 1 and found.state_url == MEMORY:
+            raise ConfigError(
+                f"VIGIL_WORKERS={found.workers} with VIGIL_STATE_URL={found.state_url}: memory belongs to one process, "
+                "so several workers would each know a part of the events; set VIGIL_WORKERS=1"
+            )
+        _check_ports(found)
+    except VigilError as failure:
+        raise BentoMLException(str(failure)) from None
+    return found
+
+
+def _check_ports(found: settings.Settings) -> None:
+    """Refuses ports that are taken, in the process that is about to start workers (it knows the HTTP port)."""
+    context = click.get_current_context(silent=True)
+    if context is None or not isinstance(port := context.params.get("port"), int):
+        return
+    taken = [(context.params.get("host") or "127.0.0.1", port, "--port")]
+    if found.grpc_port:
+        taken.append((found.grpc_host, found.grpc_port, "VIGIL_GRPC_PORT"))
+    for host, number, key in taken:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, number))
+            except OSError as failure:
+                raise ConfigError(f"port {number} on {host}: {failure.strerror}; choose another by {key}") from None
+
+
+SETTINGS = configuration()
+# BentoML's own API has no domain in its path: it is the first one served.
+DOMAIN = domains.selected(SETTINGS.domains)[0]
+
+
+@cache
+def worker() -> Worker:
+    """What this process serves with."""
+    from vigil.transports.worker import Worker
+
+    logging.getLogger("vigil").setLevel(logging.INFO)
+    return Worker(SETTINGS)
+
+
+class LaneService(bentoml.Service):  # type: ignore[misc]
+    """A BentoML service whose workers answer Vigil's routes ahead of BentoML's middleware."""
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """BentoML's application, behind the lane."""
+        from vigil.transports.http.lane import Lane
+
+        return Lane(super().to_asgi(is_main), worker())
+
+
+def _finite(features: np.ndarray) -> np.ndarray:
+    # Checked here, ahead of BentoML's batching, so that bad rows fail their own caller only.
+    if features.ndim != 2 or features.shape[1] != len(DOMAIN.features) or not np.isfinite(features).all():
+        raise ValueError(f"features: got shape {list(features.shape)}, wanted finite rows of {len(DOMAIN.features)}")
+    return features.astype(np.float32, copy=False)
+
+
+Features = Annotated[np.ndarray, Shape((-1, len(DOMAIN.features))), DType("float32"), AfterValidator(_finite)]
+
+
+@bentoml.service(
+    name="vigil",
+    service_class=LaneService,
+    workers=SETTINGS.workers,
+    traffic={"timeout": REQUEST_TIMEOUT_S},
+    metrics={"enabled": True},
+    logging={"access": {"enabled": False}},
+)
+class Vigil:
+    """Risk prediction in real time. Events go to `/v1/{domain}/score`, feature rows to `/v2` or `/predict`."""
+
+    @bentoml.api(batchable=True)  # type: ignore[untyped-decorator]
+    def predict(self, features: Features) -> np.ndarray:
+        """Risks [n] of feature rows [n, F], in the order of the domain's feature spec."""
+        try:
+            return worker().engine(DOMAIN.name).model().run(features)
+        except Unavailable as failure:
+            raise ServiceUnavailable(str(failure)) from None
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def start(self) -> None:
+        """State, models, gRPC: before the first request is taken."""
+        await worker().start()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def stop(self) -> None:
+        """After the last request in flight."""
+        await worker().stop()

@@ -1,0 +1,105 @@
+"""One domain's engine: the same answer however events come, and bad ones count for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving import tiny_model
+from vigil import domains
+from vigil.domains.schema import Feedback
+from vigil.engine import Engine
+from vigil.errors import InvalidEvent, Unavailable
+from vigil.features.store import MemoryStore
+from vigil.scoring.session import Session
+from vigil.settings import Settings
+
+PAYMENTS = domains.load("payments")
+NOW_MS = 1_538_308_800_000
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    path = tiny_model.write_onnx(tmp_path_factory.mktemp("model") / "model.onnx", len(PAYMENTS.features))
+    return Session(path, "payments:1", "1", "digest", PAYMENTS.feature_names)
+
+
+def engine(session: Session | None, problem: str = "") -> Engine:
+    return Engine(PAYMENTS, Settings(), MemoryStore(PAYMENTS), session, problem, lambda: NOW_MS, lambda: None)
+
+
+def events(engine: Engine, count: int, **changes: Any) -> list[Any]:
+    plain = PAYMENTS.example | {"ts": NOW_MS}
+    return [
+        engine.schema.make(
+            plain | {"event_id": i, "customer": f"C{i % 5}", "amount": 1.0 + 37 * i % 400, "ts": NOW_MS + i} | changes
+        )
+        for i in range(count)
+    ]
+
+
+def test_events_one_by_one_together_and_batched_get_the_same_decisions(session: Session) -> None:
+    alone, together, batched = engine(session), engine(session), engine(session)
+    wanted = together.score(events(together, 60), NOW_MS, with_features=True)
+    assert [alone.score([event], NOW_MS, with_features=True)[0] for event in events(alone, 60)] == wanted
+
+    async def submit() -> list[Any]:
+        return await asyncio.gather(*(batched.submit([event], True) for event in events(batched, 60)))
+
+    assert [decisions[0] for decisions in asyncio.run(submit())] == wanted
+
+
+def test_a_bad_event_fails_its_own_caller_and_counts_for_nothing(session: Session) -> None:
+    served = engine(session)
+    good = events(served, 2)
+    bad = events(served, 1)[0]
+    bad.event_id, bad.amount = "bad", -1.0
+
+    async def submit() -> list[Any]:
+        parts = ([good[0]], [good[1], bad])
+        return await asyncio.gather(*(served.submit(part) for part in parts), return_exceptions=True)
+
+    first, second = asyncio.run(submit())
+    assert first[0].event_id == 0
+    assert isinstance(second, InvalidEvent)
+    assert str(second).startswith("[1].amount: got -1.0, wanted")
+    counted = served.store.apply(events(served, 2))[1].tolist()
+    assert counted == [3, 0]  # the first is a repeat, the second was never counted
+
+
+def test_an_event_too_far_in_the_future_is_refused(session: Session) -> None:
+    served = engine(session)
+    ahead = Settings().max_future_s * 1000
+    assert served.score(events(served, 1, ts=NOW_MS + ahead), NOW_MS)
+    with pytest.raises(InvalidEvent, match=r"ts: got .*, wanted a time at most 86400 s ahead of the clock"):
+        served.score(events(served, 1, ts=NOW_MS + ahead + 1), NOW_MS)
+
+
+def test_without_a_model_rules_decide_and_rows_are_refused_with_the_reason() -> None:
+    served = engine(None, "no model")
+    assert served.score(events(served, 1), NOW_MS)[0].tier == "rules"
+    with pytest.raises(Unavailable, match="no model"):
+        served.model()
+
+
+def test_labels_are_told_what_became_of_them(session: Session) -> None:
+    served = engine(session)
+    served.score(events(served, 1), NOW_MS)
+    labels = [Feedback(event_id=0, label=1), Feedback(event_id=0, label=1), Feedback(event_id="later", label=0)]
+    assert served.feedback(labels) == ["labelled", "label_known", "label_waits"]
+
+
+def test_state_and_model_are_opened_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bento"))
+    tag = tiny_model.store(tmp_path, PAYMENTS)
+    settings = Settings(state_dir=tmp_path / "state")
+    first = Engine.open(PAYMENTS, settings, lambda: NOW_MS)
+    wanted = first.score(events(first, 1), NOW_MS)
+    first.close()
+    again = Engine.open(PAYMENTS, settings, lambda: NOW_MS)
+    assert again.score(events(again, 1), NOW_MS) == wanted
+    assert wanted[0].model == tag
+    again.close()

@@ -1,0 +1,181 @@
+"""The command line: `vigil --help`."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from vigil import domains
+from vigil.errors import VigilError
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, help=__doc__)
+models = typer.Typer(no_args_is_help=True, help="The models in the store, their aliases and integrity.")
+features = typer.Typer(no_args_is_help=True, help="Features of a whole history.")
+app.add_typer(models, name="models")
+app.add_typer(features, name="features")
+
+console = Console()
+
+DomainName = Annotated[str, typer.Option("--domain", help="A shipped domain or an importable module.")]
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors of our own become one line and exit code 1."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except VigilError as failure:
+            Console(stderr=True).print("[bold red]error[/]", escape(str(failure)), highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+@app.command(context_settings=PASS_ON, help="Trains a risk model on a history: `python -m training`.")
+def train(context: typer.Context) -> None:
+    _run_module("training", context.args)
+
+
+@app.command(
+    context_settings=PASS_ON, help="Makes the trained model small, checks it and stores it: `python -m optimize`."
+)
+def optimize(context: typer.Context) -> None:
+    _run_module("optimize", context.args)
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    sys.argv = [f"vigil {'train' if name == 'training' else name}", *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=False)
+
+
+@models.command("list")
+@reported
+def models_list() -> None:
+    """All stored models, newest first, with the aliases that point at them."""
+    from vigil import model_tables
+
+    console.print(model_tables.overview())
+
+
+@models.command("show")
+@reported
+def models_show(name: str, version: Annotated[str, typer.Argument(help="A version or an alias.")] = "champion") -> None:
+    """One model: manifest, metrics, how its candidates did."""
+    from vigil import model_tables
+
+    console.print(model_tables.page(name, version))
+
+
+@models.command("promote")
+@reported
+def models_promote(name: str, version: str, alias: Annotated[str, typer.Option()] = "champion") -> None:
+    """Lets an alias point at a version; a service that starts from then on serves it."""
+    import model_store
+
+    model_store.promote(name, version, alias)
+    console.print(f"{name}@{alias} is now {name}:{version}")
+
+
+@models.command("rollback")
+@reported
+def models_rollback(name: str, alias: Annotated[str, typer.Option()] = "champion") -> None:
+    """Lets an alias point at what it pointed at before."""
+    import model_store
+
+    console.print(f"{name}@{alias} is now {name}:{model_store.rollback(name, alias)}")
+
+
+@models.command("verify")
+@reported
+def models_verify(
+    name: str, version: Annotated[str, typer.Argument(help="A version or an alias.")] = "champion"
+) -> None:
+    """Checks a model's digest and feature spec as the service does at load."""
+    import model_store
+
+    stored = model_store.resolve(name, version)
+    model_store.verify(stored, domains.load(name))
+    console.print(f"{stored.tag}: digest and feature spec match the manifest")
+
+
+@features.command("table")
+@reported
+def features_table(
+    data: Annotated[Path, typer.Option(help="History: Parquet or CSV.")],
+    out: Annotated[Path, typer.Option(help="Where to: Parquet or CSV.")],
+    domain: DomainName = "payments",
+    column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN where a column has another name.")] = None,
+) -> None:
+    """Writes the point-in-time features of a whole history: what an event would have got when it happened."""
+    from vigil.features import history
+    from vigil.features.store import MemoryStore
+    from vigil.progress import Steps
+
+    chosen = domains.load(domain)
+    past = history.read(chosen, data, history.parse_columns(column or []))
+    with Steps(console) as steps, steps.step("features", len(past)) as done:
+        table = MemoryStore(chosen).replay(past, done)
+    history.write_table(out, past, table)
+    console.print(f"{len(past):,} events x {table.shape[1]} features -> {out}")
+
+
+@app.command()
+@reported
+def simulate(
+    to: Annotated[str, typer.Option(help="http, grpc, or - for standard output.")] = "http",
+    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as it goes.")] = 200.0,
+    count: Annotated[int, typer.Option(min=0, help="Stop after so many events; 0: no end.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0: no end.")] = 0.0,
+    domain: DomainName = "payments",
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Default: 3000 for http, 3001 for grpc.")] = 0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the service to be ready.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of the simulated world: as the history was made.")] = 0,
+    first_day: Annotated[int, typer.Option(help="Day of the world to begin at: after the history's 183.")] = 183,
+    skip: Annotated[int, typer.Option(help="Leave out so many events first, as from an earlier feed.")] = 0,
+    customers: Annotated[int, typer.Option()] = 5000,
+    terminals: Annotated[int, typer.Option()] = 10000,
+) -> None:
+    """A live feed: sends simulated events, prints decisions, rate and latencies as they come."""
+    from vigil.stream import console as live
+    from vigil.stream.simulator import stream
+
+    chosen = domains.load(domain)
+    steps = stream(chosen, seed, first_day, customers=customers, terminals=terminals)
+    live.run(
+        chosen,
+        live.after(steps, skip),
+        to,
+        f"{host}:{port or (3001 if to == 'grpc' else 3000)}",
+        rate,
+        count,
+        seconds,
+        wait,
+    )
+
+
+@app.command()
+@reported
+def doctor() -> None:
+    """Checks what this machine and these settings are ready for, and says what to do where they are not."""
+    from vigil.doctor import health
+
+    table, well = health()
+    console.print(table)
+    if not well:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""From risk to decision: actions, reasons, and the tier that needs no model."""

@@ -1,0 +1,97 @@
+"""Is this machine ready, and if not, what is to be done?"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Iterator
+
+from rich.table import Table
+from rich.text import Text
+
+import model_store
+from vigil import domains, settings
+from vigil.errors import VigilError
+from vigil.features.state import open_state
+
+Finding = tuple[str, bool, str]
+
+SERVING = ("bentoml", "onnxruntime", "numba", "msgspec", "grpc", "tritonclient", "uvloop", "httptools")
+TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "polars", "sklearn")
+
+
+def health() -> tuple[Table, bool]:
+    """A table of findings, and whether all is well."""
+    table = Table(title="vigil doctor", title_justify="left")
+    for column in ("what", "", "finding"):
+        table.add_column(column)
+    well = True
+    for check in (_python, _packages, _settings, _state, _models, _ports):
+        try:
+            findings = list(check())
+        except VigilError as failure:
+            findings = [(check.__name__.strip("_"), False, str(failure))]
+        for what, good, finding in findings:
+            well &= good
+            table.add_row(what, Text("ok", "green") if good else Text("look", "bold red"), finding)
+    return table, well
+
+
+def _python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield "python", sys.version_info[:2] == (3, 11), f"{version}, wanted 3.11"
+    yield "processors", True, f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable"
+
+
+def _packages() -> Iterator[Finding]:
+    for what, names, remedy in (("serving", SERVING, "serve.txt"), ("training", TRAINING, "train.txt")):
+        missing = [name for name in names if importlib.util.find_spec(name) is None]
+        lacking = f"missing {', '.join(missing)}: install requirements/{remedy}, or run make setup"
+        yield f"packages for {what}", not missing, lacking if missing else "all there"
+
+
+def _settings() -> Iterator[Finding]:
+    found = settings.load()
+    yield "settings", True, f"state in {found.state_dir.resolve()}, {found.state_url} store, alias {found.model_alias}"
+
+
+def _models() -> Iterator[Finding]:
+    found = settings.load()
+    for domain in domains.selected(found.domains):
+        try:
+            stored = model_store.resolve(domain.name, found.model_alias)
+            model_store.verify(stored, domain)
+            yield f"model {domain.name}", True, f"{stored.tag}, digest and feature spec match"
+        except VigilError as failure:
+            yield f"model {domain.name}", False, str(failure)
+
+
+def _state() -> Iterator[Finding]:
+    found = settings.load()
+    for domain in domains.selected(found.domains):
+        if not (found.state_dir / "features" / domain.name).exists():
+            yield f"state {domain.name}", True, "empty: every customer is new"
+            continue
+        try:
+            state = open_state(domain, found)
+            state.abandon()
+            yield f"state {domain.name}", True, f"{state.store.count:,} entities"
+        except VigilError as failure:
+            yield f"state {domain.name}", False, str(failure)
+
+
+def _ports() -> Iterator[Finding]:
+    for what, port in (("port HTTP", 3000), ("port gRPC", settings.load().grpc_port)):
+        yield what, *_port(port)
+
+
+def _port(port: int) -> tuple[bool, str]:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as failure:
+            return False, f"{port} is in use ({failure.strerror}): by a running service, or choose another"
+    return True, f"{port} is free"

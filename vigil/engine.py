@@ -1,0 +1,209 @@
+"""One domain's engine: event -> features -> score -> decision. The only place where these meet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vigil import metrics
+from vigil.decisions.decision import Decision
+from vigil.decisions.policy import FULL, Decider
+from vigil.decisions.rules import RULES, RulesTier
+from vigil.domains.schema import Feedback, Schema, ts_ms
+from vigil.domains.spec import Domain
+from vigil.errors import InvalidEvent, ModelRefused, NotFound, Unavailable
+from vigil.features import kernel
+from vigil.features.state import open_state
+from vigil.features.store import MemoryStore
+from vigil.scoring.batcher import Batcher
+from vigil.scoring.session import Rows, Session
+from vigil.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits")
+Submission = tuple[Sequence[Any], bool]
+
+
+class Store(Protocol):
+    """Feature state of a domain, wherever it lies."""
+
+    def apply(self, events: Sequence[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
+
+    def feedback(self, labels: Sequence[Feedback]) -> npt.NDArray[np.uint8]: ...
+
+
+class Engine:
+    """Scores events of one domain; without a model the rules tier answers.
+
+    Args:
+        domain: whose events.
+        settings: limits of queue, batch and time.
+        store: the feature state.
+        session: the model, or None.
+        problem: why there is no model, for those who ask; "" with one.
+        clock_ms: gives the time, epoch milliseconds UTC.
+        close: brings the store to disk and gives it free.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        settings: Settings,
+        store: Store,
+        session: Session | None,
+        problem: str,
+        clock_ms: Callable[[], int],
+        close: Callable[[], None],
+    ) -> None:
+        self.domain, self.schema = domain, Schema(domain)
+        self.store, self.session, self.problem = store, session, problem
+        self._decider, self._rules = Decider(domain), RulesTier(domain)
+        self._max_future_ms = settings.max_future_s * 1000
+        self._clock_ms = clock_ms
+        self.close = close
+        limits = settings.max_batch, settings.max_queue
+        self._events: Batcher[Submission, list[Decision]] = Batcher(
+            lambda batch: self._decide(batch, self._clock_ms()), *limits, metrics.BatchMetrics(domain.name, "events")
+        )
+        self._rows: Batcher[Rows, Rows] = Batcher(self._infer, *limits, metrics.BatchMetrics(domain.name, "rows"))
+        self._feature_seconds = metrics.STAGE_SECONDS.labels(domain.name, "features")
+        self._model_seconds = metrics.STAGE_SECONDS.labels(domain.name, "model")
+        self._statuses = [
+            (metrics.EVENTS if i <= kernel.RECOMPUTED else metrics.LABELS).labels(domain.name, name)
+            for i, name in enumerate(STATUS_NAMES)
+        ]
+        if session:
+            metrics.MODEL_INFO.labels(domain.name, session.version, session.digest).set(1)
+
+    @classmethod
+    def open(cls, domain: Domain, settings: Settings, clock_ms: Callable[[], int]) -> Engine:
+        """An engine over the stored state and the stored model.
+
+        A missing or refused model is no failure: the engine answers from the rules tier and says why.
+
+        Raises:
+            StateError: where the state cannot be used.
+        """
+        session, problem = None, ""
+        try:
+            session = Session.load(domain, settings.model_alias, settings.max_batch)
+        except (NotFound, ModelRefused) as failure:
+            problem = str(failure)
+            logger.error("no model for %s, the rules tier answers: %s", domain.name, problem)
+        # Loads the compiled kernel, which otherwise the first caller would wait for.
+        warm = MemoryStore(domain)
+        warm.apply([warm.schema.make(domain.example)])
+        state = open_state(domain, settings)
+        engine = cls(domain, settings, state.store, session, problem, clock_ms, state.close)
+        if session:
+            logger.info("model %s answers for %s", session.tag, domain.name)
+        return engine
+
+    def submit(self, events: Sequence[Any], with_features: bool = False) -> asyncio.Future[list[Decision]]:
+        """Decisions on events of one caller, in order, scored together with those of other callers.
+
+        Raises:
+            Overloaded: where the queue is full.
+            InvalidEvent: from the future, for a value that cannot be; then none of `events` has counted.
+        """
+        return self._events.submit((events, with_features), len(events))
+
+    def infer(self, rows: Rows) -> asyncio.Future[Rows]:
+        """Risks float32 [n] of feature rows float32 [n, F], together with those of other callers.
+
+        Raises:
+            Unavailable: without a model.
+            Overloaded: where the queue is full.
+            InvalidInput: from the future, for a wrong shape or a value that is not finite.
+        """
+        self.model()
+        return self._rows.submit(rows, len(rows))
+
+    def score(self, events: Sequence[Any], now_ms: int, with_features: bool = False) -> list[Decision]:
+        """As :meth:`submit`, at once: one call of the kernel, one of the model."""
+        return self._decide([(events, with_features)], now_ms)[0]
+
+    def feedback(self, labels: Sequence[Feedback]) -> list[str]:
+        """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event)."""
+        return self._count(self.store.feedback(labels))
+
+    def model(self) -> Session:
+        """The loaded model.
+
+        Raises:
+            Unavailable: where there is none, with the reason.
+        """
+        if self.session is None:
+            raise Unavailable(self.problem)
+        return self.session
+
+    def _infer(self, batch: Sequence[Rows]) -> list[Rows]:
+        rows = batch[0] if len(batch) == 1 else np.concatenate(batch)
+        risks = self.model().run(rows)
+        ends = np.cumsum([len(part) for part in batch])[:-1]
+        return [risks] if len(batch) == 1 else np.split(risks, ends)
+
+    def _decide(self, batch: Sequence[Submission], now_ms: int) -> list[list[Decision]]:
+        events = [event for part, _ in batch for event in part]
+        started_s = perf_counter()
+        try:
+            self._check_future(events, now_ms)
+            features, statuses = self.store.apply(events)
+        except InvalidEvent as failure:
+            raise self._located(events) or failure from None
+        applied_s = perf_counter()
+        if self.session is None:
+            tier, decisions = RULES, self._rules.decide(events)
+        else:
+            risks = self.session.run(features).tolist()
+            tier, decisions = FULL, self._decider.decide(events, risks, features, self.session.tag)
+            self._model_seconds.observe(perf_counter() - applied_s)
+        self._feature_seconds.observe(applied_s - started_s)
+        self._count(statuses)
+        metrics.decided(self.domain.name, tier, [decision.action for decision in decisions])
+        return self._split(batch, decisions, features)
+
+    def _split(
+        self, batch: Sequence[Submission], decisions: list[Decision], features: npt.NDArray[np.float32]
+    ) -> list[list[Decision]]:
+        answers, start = [], 0
+        for part, with_features in batch:
+            end = start + len(part)
+            if with_features:
+                for decision, row in zip(decisions[start:end], features[start:end].tolist(), strict=True):
+                    decision.features = dict(zip(self.domain.feature_names, row, strict=True))
+            answers.append(decisions[start:end])
+            start = end
+        return answers
+
+    def _check_future(self, events: Sequence[Any], now_ms: int) -> None:
+        latest_ms = now_ms + self._max_future_ms
+        for i, event in enumerate(events):
+            ts = event.ts
+            if (ts if ts.__class__ is int else ts_ms(ts)) > latest_ms:
+                came = ts if isinstance(ts, int) else ts.isoformat()
+                wanted = f"a time at most {self._max_future_ms // 1000} s ahead of the clock"
+                raise InvalidEvent("ts", came, wanted, f"[{i}]" if len(events) > 1 else "")
+
+    def _located(self, events: Sequence[Any]) -> InvalidEvent | None:
+        """The failure of the first bad event of several, with its place in front."""
+        for i, event in enumerate(events):
+            at = f"[{i}]" if len(events) > 1 else ""
+            try:
+                self.schema.row(event, at)
+            except InvalidEvent as failure:
+                return failure
+        return None
+
+    def _count(self, statuses: npt.NDArray[np.uint8]) -> list[str]:
+        for status, count in enumerate(np.bincount(statuses).tolist()):
+            if count:
+                self._statuses[status].inc(count)
+        return [STATUS_NAMES[status] for status in statuses.tolist()]

@@ -1,0 +1,1 @@
+"""Ways in: each decodes, calls the engine and encodes. Nothing is decided here."""

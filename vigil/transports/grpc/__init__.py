@@ -1,0 +1,1 @@
+"""gRPC: the Open Inference Protocol and Vigil's own service, on grpc.aio."""

@@ -1,0 +1,88 @@
+"""`vigil.v1.Decisions`: events to decisions over gRPC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from vigil.decisions.decision import Decision
+from vigil.domains.schema import Feedback, Schema
+from vigil.errors import InvalidInput
+from vigil.transports.grpc.answers import answers
+from vigil.transports.proto import decisions_pb2 as pb
+from vigil.transports.proto import decisions_pb2_grpc as rpc
+
+if TYPE_CHECKING:
+    from vigil.transports.worker import Worker
+
+
+class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
+    """Scores events.
+
+    Args:
+        worker: whose engines answer.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @answers
+    async def Score(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Events of one domain to decisions, in order."""
+        engine = self._worker.engine(request.domain)
+        if not request.events:
+            raise InvalidInput("events: got none, wanted at least one event")
+        events = events_of(engine.schema, request.events)
+        decisions = await engine.submit(events, request.with_features)
+        return pb.ScoreResponse(decisions=[message_of(decision) for decision in decisions])
+
+    @answers
+    async def Feedback(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """True labels of earlier events."""
+        engine = self._worker.engine(request.domain)
+        return pb.FeedbackResponse(statuses=engine.feedback(labels_of(engine.schema, request.labels)))
+
+
+def labels_of(schema: Schema, messages: Any) -> list[Feedback]:
+    """Labels from `vigil.v1.Label` messages, by way of JSON: what is wrong with one is said as over HTTP.
+
+    Raises:
+        InvalidEvent: naming the field, and where several came, which label.
+    """
+    values = [
+        {"event_id": message.event_id} | ({"label": message.label} if message.HasField("label") else {})
+        for message in messages
+    ]
+    return schema.decode_feedback(msgspec.json.encode(values[0] if len(values) == 1 else values))[0]
+
+
+def events_of(schema: Schema, messages: Any) -> list[Any]:
+    """Events of the domain's schema from `vigil.v1.Event` messages.
+
+    Raises:
+        InvalidEvent: naming the field, and where several came, which event.
+    """
+    several = len(messages) > 1
+    events = []
+    for i, message in enumerate(messages):
+        values = {**message.entities, **message.numbers, "event_id": message.event_id}
+        if message.HasField("ts_ms"):
+            values["ts"] = message.ts_ms
+        events.append(schema.make(values, f"[{i}]" if several else ""))
+    return events
+
+
+def message_of(decision: Decision) -> Any:
+    """A decision as `vigil.v1.Decision`."""
+    features = {} if decision.features is msgspec.UNSET else decision.features
+    return pb.Decision(
+        event_id=str(decision.event_id),
+        risk=decision.risk,
+        action=decision.action,
+        reasons=decision.reasons,
+        model=decision.model,
+        tier=decision.tier,
+        degraded=decision.degraded,
+        features=features,
+    )

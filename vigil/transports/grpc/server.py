@@ -1,0 +1,72 @@
+"""The gRPC server of one worker: inference, decisions, health and reflection on one port."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from vigil.errors import ConfigError
+from vigil.transports.grpc.decisions import DecisionsService
+from vigil.transports.grpc.inference import InferenceService
+from vigil.transports.proto import decisions_pb2, decisions_pb2_grpc
+
+if TYPE_CHECKING:
+    from vigil.transports.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+DECISIONS = decisions_pb2.DESCRIPTOR.services_by_name["Decisions"].full_name
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class GrpcServer:
+    """Starts, tells its health and drains.
+
+    Args:
+        worker: whose engines answer; its settings give address and limits.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, settings = worker, worker.settings
+        self.address = f"{settings.grpc_host}:{settings.grpc_port}"
+        self._health = health_aio.HealthServicer()
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.max_body_bytes),
+                # With one worker a taken port shall be an error, not a share of someone else's calls.
+                ("grpc.so_reuseport", int(settings.workers > 1)),
+            ]
+        )
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceService(worker), self._server)
+        decisions_pb2_grpc.add_DecisionsServicer_to_server(DecisionsService(worker), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (INFERENCE, DECISIONS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> None:
+        """Opens the port. The events' service is healthy even without a model: the rules tier answers.
+
+        Raises:
+            ConfigError: where the port is taken, naming it.
+        """
+        try:
+            self._server.add_insecure_port(self.address)
+        except RuntimeError:
+            raise ConfigError(f"gRPC port {self.address} is in use or not ours to take: set VIGIL_GRPC_PORT") from None
+        with_model = NOT_SERVING if self._worker.not_ready() else SERVING
+        for name, status in (("", with_model), (INFERENCE, with_model), (DECISIONS, SERVING)):
+            await self._health.set(name, status)
+        await self._server.start()
+        logger.info("gRPC listens on %s", self.address)
+
+    async def stop(self, drain_s: float) -> None:
+        """Not serving; calls in flight get `drain_s` seconds to finish."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain_s)

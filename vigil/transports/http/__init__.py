@@ -1,0 +1,1 @@
+"""HTTP: a lane of plain ASGI ahead of BentoML's middleware."""

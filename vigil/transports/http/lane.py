@@ -1,0 +1,160 @@
+"""The ASGI lane ahead of BentoML: it answers its own routes and hands everything else on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
+from typing import Any
+
+from vigil import metrics
+from vigil.errors import Overloaded, TooLarge, VigilError
+from vigil.transports.http.message import Request, Response, json
+from vigil.transports.http.routes import Routes
+from vigil.transports.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+UNKNOWN = "unknown"
+
+
+class Gone(Exception):
+    """The caller hung up before its request was complete."""
+
+
+class Lane:
+    """Plain ASGI in front of `app`.
+
+    Bodies over `max_body_bytes` are refused on every route, before they are read where their length
+    is announced, else as soon as they are over it.
+
+    Args:
+        app: BentoML's own application.
+        worker: whose engines answer the lane's routes.
+    """
+
+    def __init__(self, app: App, worker: Worker) -> None:
+        self._app = app
+        self._routes = Routes(worker)
+        self._worker = worker
+        self._max_body_bytes = worker.settings.max_body_bytes
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif self._routes.owns(scope["path"]):
+            await self._answer(scope, receive, send)
+        else:
+            await self._pass_on(scope, receive, send)
+
+    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
+        """BentoML's start and stop; what stops the start is said in a line, not in a trace."""
+
+        async def brief(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._worker.failure:
+                message = {**message, "message": self._worker.failure}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, brief)
+        except VigilError:
+            if not self._worker.failure:
+                raise
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        started_s, template = perf_counter(), UNKNOWN
+        try:
+            route, parameters = self._routes.find(scope["path"])
+            template = route.template
+            if scope["method"] == route.method:
+                self._check_length(scope)
+                body = await self._body(receive)
+                started_s = perf_counter()
+                response = await route.handler(Request(parameters, scope["query_string"], scope["headers"], body))
+            else:
+                response = _wrong_method(scope["method"], route.method)
+        except VigilError as failure:
+            response = _failed(failure)
+        except Gone:
+            return
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            response = json({"error": "internal error; the server's log has the details"}, 500)
+        metrics.answered("http", template, str(response.status), started_s)
+        await _send(send, response)
+
+    async def _body(self, receive: Receive) -> bytes:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message["type"] == "http.disconnect":
+            raise Gone
+        if not message.get("more_body"):
+            self._check_size(len(body))
+            return body
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            self._check_size(size)
+        return b"".join(parts)
+
+    def _check_length(self, scope: Message) -> None:
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                self._check_size(int(value))
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body_bytes:
+            raise TooLarge(f"body: got {size} bytes, wanted at most {self._max_body_bytes}")
+
+    async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
+        """BentoML's own routes, under the same limit of a body."""
+        try:
+            self._check_length(scope)
+            if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+                receive = _first(await self._body(receive), receive)
+        except TooLarge as failure:
+            await _send(send, _failed(failure))
+        except Gone:
+            return
+        else:
+            await self._app(scope, receive, send)
+
+
+def _first(body: bytes, receive: Receive) -> Receive:
+    """`receive` that gives `body` before anything else."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+def _failed(failure: VigilError) -> Response:
+    response = json({"error": str(failure)}, failure.http_status)
+    if isinstance(failure, Overloaded):
+        response.headers += ((b"retry-after", str(failure.retry_after_s).encode()),)
+    return response
+
+
+def _wrong_method(got: str, wanted: str) -> Response:
+    response = json({"error": f"method: got {got}, wanted {wanted}"}, 405)
+    response.headers += ((b"allow", wanted.encode()),)
+    return response
+
+
+async def _send(send: Send, response: Response) -> None:
+    headers = (*response.headers, (b"content-length", str(len(response.body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

@@ -1,0 +1,61 @@
+"""A request and a response of the lane, as its handlers see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from vigil.errors import InvalidInput, shown
+
+Headers = Iterable[tuple[bytes, bytes]]
+_encode = msgspec.json.Encoder().encode
+
+
+class Request(msgspec.Struct, gc=False):
+    """A request whose body has come.
+
+    Args:
+        path: as parameters of the route, by name.
+        query: the query string.
+        headers: names in lower case.
+        body: the whole body.
+    """
+
+    path: dict[str, str]
+    query: bytes
+    headers: Headers
+    body: bytes
+
+    def header(self, name: bytes) -> bytes:
+        """The header's value, b"" where there is none."""
+        return next((value for key, value in self.headers if key == name), b"")
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that is `true` or `false` (the default); there may be no other.
+
+        Raises:
+            InvalidInput: naming the parameter, what came and what was wanted.
+        """
+        if not self.query:
+            return False
+        key, _, value = self.query.decode("latin-1").partition("=")
+        if key != name:
+            raise InvalidInput(f"query parameter {shown(key)}: no such parameter; there is {name}")
+        if value not in ("true", "false"):
+            raise InvalidInput(f"query parameter {name}: got {shown(value)}, wanted true or false")
+        return value == "true"
+
+
+class Response(msgspec.Struct, gc=False):
+    """An answer: JSON unless `headers` say otherwise."""
+
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
+
+
+def json(value: Any, status: int = 200) -> Response:
+    """`value` as a JSON answer."""
+    return Response(_encode(value), status)

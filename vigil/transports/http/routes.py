@@ -1,0 +1,90 @@
+"""Which handler answers a path of the lane."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from vigil.errors import NotFound
+from vigil.transports.http.events import EventRoutes
+from vigil.transports.http.inference import InferenceRoutes
+from vigil.transports.http.message import Request, Response
+from vigil.transports.worker import Worker
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Route(NamedTuple):
+    """A path with `{parameters}`, the one method it takes and who answers."""
+
+    template: str
+    method: str
+    handler: Handler
+
+
+class Match(NamedTuple):
+    """A route and the parameters found in a path."""
+
+    route: Route
+    parameters: dict[str, str]
+
+
+class Routes:
+    """The table of the lane's routes.
+
+    Args:
+        worker: whose engines answer.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        events, inference = EventRoutes(worker), InferenceRoutes(worker)
+        model = "/v2/models/{model}"
+        versioned = model + "/versions/{version}"
+        self.table = (
+            Route("/v1/{domain}/score", "POST", events.score),
+            Route("/v1/{domain}/feedback", "POST", events.feedback),
+            Route("/v2", "GET", inference.server),
+            Route("/v2/health/live", "GET", inference.live),
+            Route("/v2/health/ready", "GET", inference.ready),
+            *(
+                Route(at + end, method, handler)
+                for at in (model, versioned)
+                for end, method, handler in (
+                    ("", "GET", inference.metadata),
+                    ("/ready", "GET", inference.model_ready),
+                    ("/infer", "POST", inference.infer),
+                )
+            ),
+            Route("/readyz", "GET", inference.ready),
+        )
+        # Paths without surprises are looked up once; a caller cannot make this grow.
+        self._known = {
+            path: self._match(path)
+            for domain in worker.domains
+            for route in self.table
+            if "{version}" not in route.template
+            for path in [route.template.replace("{domain}", domain.name).replace("{model}", domain.name)]
+        }
+
+    def owns(self, path: str) -> bool:
+        """Whether the lane answers for `path`, be it with an error."""
+        return path in self._known or path == "/v2" or path.startswith(("/v1/", "/v2/"))
+
+    def find(self, path: str) -> Match:
+        """The route of a path.
+
+        Raises:
+            NotFound: listing the routes there are.
+        """
+        return self._known.get(path) or self._match(path)
+
+    def _match(self, path: str) -> Match:
+        parts = path.split("/")
+        for route in self.table:
+            pattern = route.template.split("/")
+            if len(pattern) == len(parts):
+                pairs = list(zip(pattern, parts, strict=True))
+                if all(got if wanted[:1] == "{" else got == wanted for wanted, got in pairs):
+                    return Match(route, {wanted[1:-1]: got for wanted, got in pairs if wanted[:1] == "{"})
+        known = ", ".join(f"{route.method} {route.template}" for route in self.table)
+        raise NotFound(f"no route {path}; there are {known}")

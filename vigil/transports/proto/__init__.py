@@ -1,0 +1,1 @@
+"""Published protocol files and the code that protoc makes of them."""

@@ -1,0 +1,80 @@
+"""What one service process holds: an engine a domain, the gRPC server, and whether it is ready."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from vigil import domains, metrics
+from vigil.engine import Engine
+from vigil.errors import NotFound, VigilError
+from vigil.settings import Settings
+from vigil.transports.grpc.server import GrpcServer
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """The engines of a process and their lives. All transports of the process share it.
+
+    Args:
+        settings: as read at the start of the process.
+
+    `failure` says in one line why the start failed, "" where it did not.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.domains = domains.selected(settings.domains)
+        self.engines: dict[str, Engine] = {}
+        self.failure = ""
+        self._grpc: GrpcServer | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Restores state, loads and warms the models, then opens the gRPC port.
+
+        Raises:
+            StateError: where the state cannot be used.
+            ConfigError: where the gRPC port is taken.
+        """
+        started_s = time.perf_counter()
+        try:
+            for domain in self.domains:
+                self.engines[domain.name] = Engine.open(domain, self.settings, lambda: time.time_ns() // 1_000_000)
+            if self.settings.grpc_port:
+                self._grpc = GrpcServer(self)
+                await self._grpc.start()
+        except VigilError as failure:
+            self.failure = f"cannot start: {failure}"
+            raise
+        metrics.READY.set(0 if self.not_ready() else 1)
+        logger.info("started in %.1f s; %s", time.perf_counter() - started_s, self.not_ready() or "ready")
+
+    async def stop(self) -> None:
+        """Not ready; lets gRPC calls in flight finish; brings state to disk."""
+        self._stopping = True
+        metrics.READY.set(0)
+        if self._grpc:
+            await self._grpc.stop(self.settings.drain_s)
+        for engine in self.engines.values():
+            engine.close()
+
+    def not_ready(self) -> str:
+        """Why this process should get no traffic; "" where it should."""
+        if self._stopping:
+            return "stopping"
+        if len(self.engines) < len(self.domains):
+            return "starting"
+        return "; ".join(engine.problem for engine in self.engines.values() if engine.problem)
+
+    def engine(self, name: str, what: str = "domain") -> Engine:
+        """The engine of the domain (the model) `name`.
+
+        Raises:
+            NotFound: listing those there are.
+        """
+        engine = self.engines.get(name)
+        if engine is None:
+            raise NotFound(f"no {what} {name!r}; there are {', '.join(self.engines)}")
+        return engine

@@ -10,8 +10,10 @@ export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 export BENTOML_DO_NOT_TRACK ?= True
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Without bytecode on disk every start takes seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run demo test check format bench pins clean
+.PHONY: help setup model run demo test check format bench pins clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,15 +24,17 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Vigil needs Python 3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup ## From nothing to scored payments, and a summary; then it ends
 	@./demo.sh $(PORT) $(GRPC_PORT)
 
-run: setup ## The same set-up, then the service stays up (trains only where there is no model yet)
+model: setup ## A trained and optimized model, where the store has none that fits
 	@vigil models verify payments >/dev/null 2>&1 || { vigil train && vigil optimize; }
+
+run: model ## The same set-up, then the service stays up (trains only where there is no model yet)
 	@exec bentoml serve --host 127.0.0.1 --port $(PORT)
 
 test: setup ## All tests
@@ -42,7 +46,7 @@ check: setup ## ruff and mypy
 format: setup
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: setup ## Vigil beside stock BentoML, in one run (needs wrk)
+bench: model ## Vigil beside stock BentoML, in one run (needs wrk)
 	@$(BIN)/python -m loadtest.bench
 
 pins: setup ## Compiles requirements/*.txt anew

@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 3000
 GRPC_PORT ?= 3001
-export VIGIL_STATE_DIR ?= $(CURDIR)/state
-export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 export BENTOML_DO_NOT_TRACK ?= True
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode on disk every start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
+
+demo model run bench: export VIGIL_STATE_DIR ?= $(CURDIR)/state
+demo model run bench: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
 .PHONY: help setup model run demo test check format bench pins clean
 

@@ -46,27 +46,29 @@ class Made:
     """What `vigil train` and `vigil optimize` left behind."""
 
     folder: Path
-    env: dict[str, str]
+    paths: dict[str, str]
 
     def served(self, name: str) -> Served:
         """A service with a copy of the state at the end of the history."""
         state = self.folder / f"state-{name}"
         shutil.copytree(self.folder / "state", state, dirs_exist_ok=True)
-        return Served(".", self.folder / f"{name}.log", self.env | {"VIGIL_STATE_DIR": str(state)})
+        return Served(".", self.folder / f"{name}.log", self.paths | {"VIGIL_STATE_DIR": str(state)})
+
+    def run(self, *command: str) -> str:
+        env = os.environ | self.paths
+        done = subprocess.run([sys.executable, "-m", *command], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
     def vigil(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "vigil.cli", *arguments], env=self.env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"vigil {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return self.run("vigil.cli", *arguments)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     folder = tmp_path_factory.mktemp("path")
     paths = {"VIGIL_STATE_DIR": str(folder / "state"), "BENTOML_HOME": str(folder / "bentoml"), "COLUMNS": "150"}
-    made = Made(folder, os.environ | paths)
+    made = Made(folder, paths)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", paths["BENTOML_HOME"])
         made.vigil("train", "--days", str(DAYS), *WORLD)
@@ -211,10 +213,7 @@ def test_the_store_shows_the_model_and_its_checks(made: Made) -> None:
     assert version in made.vigil("models", "list")
     assert "spec_hash" in made.vigil("models", "show", "payments")
     assert "match the manifest" in made.vigil("models", "verify", "payments")
-    listed = subprocess.run(
-        [sys.executable, "-m", "bentoml", "models", "list"], env=made.env, capture_output=True, text=True, check=True
-    )
-    assert f"payments:{version}" in listed.stdout
+    assert f"payments:{version}" in made.run("bentoml", "models", "list")
 
 
 def test_features_of_a_file_are_written_as_a_table(made: Made, tmp_path: Path) -> None:

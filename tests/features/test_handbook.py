@@ -41,7 +41,7 @@ def by_pandas(past: History) -> pd.DataFrame:
     frame["row"] = np.arange(len(frame))
     out = pd.DataFrame(index=frame["row"])
     out["amount"] = frame["amount"].to_numpy()
-    out["weekend"] = (frame.index.weekday >= 5).astype(float)
+    out["weekend"] = (frame.index.day_of_week >= 5).astype(float)
     out["night"] = (frame.index.hour <= 6).astype(float)
     for days in (1, 7, 30):
         for _, own in frame.groupby("customer"):

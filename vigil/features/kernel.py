@@ -21,12 +21,14 @@ from vigil.features.program import (
     CARRIED,
     COLUMN,
     CURRENT,
-    DELAY_MS,
     EMPTY,
     ENTITIES,
-    ENTITY,
     EXTRA,
+    F_DELAY_MS,
+    F_ENTITY,
+    F_WINDOW_MS,
     FEEDBACK_MS,
+    FRAME,
     GRACE_MS,
     KEY,
     LABEL,
@@ -40,7 +42,6 @@ from vigil.features.program import (
     TIMES,
     TS,
     VALUES,
-    WINDOW_MS,
 )
 
 # What became of an event (0-4) or a label (5-7).
@@ -75,16 +76,15 @@ _SINCE_LAST, _LAST, _SLOPE = int(Op.SINCE_LAST), int(Op.LAST), int(Op.SLOPE)
 
 @_compiled
 def _after(arena, low, high, ts):
-    """First index in [low, high) whose record is later than `ts`."""
+    """First index in [low, high) whose record is later than `ts`; without branches, which would be guessed wrong."""
     if high > low and arena[TS, high - 1] <= ts:
         return high
-    while low < high:
-        middle = (low + high) >> 1
-        if arena[TS, middle] <= ts:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    n = high - low
+    while n > 1:
+        half = n >> 1
+        low += half * (arena[np.uintp(TS), np.uintp(low + half - 1)] <= ts)
+        n -= half
+    return low + (n == 1 and arena[TS, low] <= ts)
 
 
 @_compiled
@@ -225,18 +225,25 @@ def compact(meta, arena, cutoffs, new_meta, new_arena):
 
 
 @_compiled
-def _trimmed_mean(values, times, rounds):
-    n = len(values)
+def _at(arena, column, i):
+    """One word of the arena; unsigned indices spare the test for negative ones, so that loops are vectorised."""
+    return arena[np.uintp(column), np.uintp(i)]
+
+
+@_compiled
+def _trimmed_mean(arena, column, low, high, times, rounds):
+    n = high - low
     total = 0
     for i in range(n):
-        total += values[i]
+        total += _at(arena, column, low + i)
     mean = total / n
     for _ in range(rounds):
         limit = np.int64(math.floor(times * mean))  # whole numbers throughout: the loop is vectorised
         total, kept = 0, 0
         for i in range(n):
-            small = values[i] <= limit
-            total += values[i] * small
+            value = _at(arena, column, low + i)
+            small = value <= limit
+            total += value * small
             kept += small
         if kept == 0 or kept == n or total / kept == mean:
             break
@@ -245,37 +252,41 @@ def _trimmed_mean(values, times, rounds):
 
 
 @_compiled
-def _number_window(op, values, times_of, value, current, times, rounds, ts):
+def _number_window(op, arena, column, low, high, value, current, times, rounds, ts):
     """Operations on the values of a window (and the current one where it counts). NaN: nothing there."""
-    past = len(values)
+    past = high - low
     n = past + current
     if op == _TRIMMED_MEAN:
-        return _trimmed_mean(values, times, rounds) if past > 0 else math.nan
+        return _trimmed_mean(arena, column, low, high, times, rounds) if past > 0 else math.nan
     if op == _LAST:
-        return float(values[past - 1]) if past > 0 else math.nan
+        return float(_at(arena, column, high - 1)) if past > 0 else math.nan
     if n == 0:
         return math.nan
-    if op == _MAX or op == _MIN:
-        sign = 1 if op == _MAX else -1
-        best = sign * (value if current else values[0])
+    if op == _MAX:
+        largest = value if current else _at(arena, column, low)
         for i in range(past):
-            best = max(best, sign * values[i])
-        return float(sign * best)
+            largest = max(largest, _at(arena, column, low + i))
+        return float(largest)
+    if op == _MIN:
+        smallest = value if current else _at(arena, column, low)
+        for i in range(past):
+            smallest = min(smallest, _at(arena, column, low + i))
+        return float(smallest)
     total = value if current else 0
     for i in range(past):
-        total += values[i]
+        total += _at(arena, column, low + i)
     if op == _SUM:
         return float(total)
     mean = total / n
     if op == _MEAN:
         return mean
     if op == _SLOPE:
-        return _slope(values, times_of, value, current, ts, mean)
+        return _slope(arena, column, low, high, value, current, ts, mean)
     if n < 2:
         return math.nan
     squares = (value - mean) ** 2 if current else 0.0
     for i in range(past):
-        squares += (values[i] - mean) ** 2
+        squares += (_at(arena, column, low + i) - mean) ** 2
     deviation = math.sqrt(squares / (n - 1))
     if op == _STD:
         return deviation
@@ -283,71 +294,71 @@ def _number_window(op, values, times_of, value, current, times, rounds, ts):
 
 
 @_compiled
-def _slope(values, times_of, value, current, ts, mean):
+def _slope(arena, column, low, high, value, current, ts, mean):
     """Least squares in quanta a day; times are taken from the current event, so they stay small and exact."""
     days = 0.0
-    for i in range(len(values)):
-        days += (times_of[i] - ts) / DAY
-    middle = days / (len(values) + current)
+    for i in range(low, high):
+        days += (arena[TS, i] - ts) / DAY
+    middle = days / (high - low + current)
     spread = middle * middle if current else 0.0
     cross = -middle * (value - mean) if current else 0.0
-    for i in range(len(values)):
-        day = (times_of[i] - ts) / DAY - middle
+    for i in range(low, high):
+        day = (arena[TS, i] - ts) / DAY - middle
         spread += day * day
-        cross += day * (values[i] - mean)
+        cross += day * (arena[column, i] - mean)
     return cross / spread if spread > 0.0 else math.nan
 
 
 @_compiled
-def _above_window(op, values, times_of, value, current, limit, usual, ts):
+def _above_window(op, arena, column, low, high, value, current, limit, usual, ts):
     """A window's values against what is usual; `limit` and `usual` in quanta. NaN: nothing there."""
-    past = len(values)
+    past = high - low
     n = past + current
     if op == _LARGEST_RATIO or op == _LARGEST_EXCESS:
         if n == 0 or usual <= 0.0:
             return math.nan
-        largest = value if current else values[0]
+        largest = value if current else _at(arena, column, low)
         for i in range(past):
-            largest = max(largest, values[i])
+            largest = max(largest, _at(arena, column, low + i))
         return largest / usual if op == _LARGEST_RATIO else largest - usual
     most = np.int64(math.floor(limit))
     if op == _AGE_FIRST_ABOVE:
         for i in range(past):
-            if values[i] > most:
-                return (ts - times_of[i]) / DAY
+            if _at(arena, column, low + i) > most:
+                return (ts - arena[TS, low + i]) / DAY
         return math.nan
     count = 1 if current and value > most else 0
     for i in range(past):
-        count += values[i] > most
+        count += _at(arena, column, low + i) > most
     if op == _COUNT_ABOVE:
         return float(count)
     return count / n if n > 0 else math.nan
 
 
 @_compiled
-def _label_window(op, labels, carried, times_of, at_most, flags, ts):
+def _label_window(op, arena, carried, low, high, at_most, flags, ts):
     """Operations on a window's labels. A positive counts where its carried value is at most `at_most` millionths.
 
-    `carried` is `labels` itself where nothing is carried; every positive then counts, as `at_most` is at least 1.
+    `carried` is LABEL itself where nothing is carried; every positive then counts, as `at_most` is at least 1.
     """
-    n = len(labels)
+    n = high - low
     positives = 0
     if op == _LABEL_COUNT or op == _LABEL_RATE:
         for i in range(n):
-            positives += (labels[i] == 1) & (carried[i] <= at_most)
+            positives += (_at(arena, LABEL, low + i) == 1) & (_at(arena, carried, low + i) <= at_most)
         if op == _LABEL_COUNT:
             return float(positives)
         return positives / n if n > 0 else math.nan
     found = -1
     least = np.int64(9e18)
     for back in range(n):
-        i = n - 1 - back
-        label = labels[i]
+        i = high - 1 - back
+        label = arena[LABEL, i]
         if label < 0:
             continue
         if op == _LAST_LABEL:
             return float(label)
-        counts = label == 1 and carried[i] <= at_most
+        counts = label == 1 and arena[carried, i] <= at_most
         if op == _AGE_OF_LABEL:
             if counts if flags & 1 else label == 0:
                 found = i
@@ -357,35 +368,41 @@ def _label_window(op, labels, carried, times_of, at_most, flags, ts):
             break
         elif counts:
             positives += 1
-            least = min(least, carried[i])
+            least = min(least, arena[carried, i])
             found = i
     if op == _STREAK:
         return float(positives)
     if op == _LEAST_OF_STREAK:
         return least / MILLIONTHS
-    return (ts - times_of[found]) / DAY if found >= 0 else math.nan
+    return (ts - arena[TS, found]) / DAY if found >= 0 else math.nan
 
 
 @_compiled
-def _compute(codes, params, limits, batch, i, floors, lows, highs, arena, registers, out):
-    """All features of batch row `i`, given the records [lows, highs) its entities have before it."""
+def _frames(frames, floors, lows, highs, arena, ts, bounds):
+    """Finds where each window begins and ends among its entity's records."""
+    for w in range(frames.shape[0]):
+        entity, delay = frames[w, F_ENTITY], frames[w, F_DELAY_MS]
+        start = max(ts - delay - frames[w, F_WINDOW_MS], floors[entity])
+        if w > 0 and frames[w - 1, F_ENTITY] == entity and frames[w - 1, F_DELAY_MS] == delay:
+            bounds[w, 1] = bounds[w - 1, 1]  # and this window is the longer one: it begins no later
+            bounds[w, 0] = _after(arena, lows[entity], bounds[w - 1, 0], start)
+        else:
+            bounds[w, 1] = _after(arena, lows[entity], highs[entity], ts - delay) if delay > 0 else highs[entity]
+            bounds[w, 0] = _after(arena, lows[entity], bounds[w, 1], start)
+
+
+@_compiled
+def _compute(codes, params, batch, i, arena, bounds, registers, out):
+    """All features of batch row `i`, given where their windows begin and end."""
     ts = batch[i, B_TS]
-    seen_entity, seen_window, seen_delay = -1, -1, -1
-    low, high = 0, 0
     for f in range(codes.shape[0]):
-        op, entity, column = codes[f, OP], codes[f, ENTITY], codes[f, COLUMN]
+        op, column = codes[f, OP], codes[f, COLUMN]
         per_unit, empty = params[f, PER_UNIT], params[f, EMPTY]
         value = batch[i, B_VALUES + column] if column >= 0 else 0
         current = codes[f, CURRENT] & 1
-        if entity >= 0:
-            if entity != seen_entity or codes[f, DELAY_MS] != seen_delay:
-                seen_entity, seen_delay, seen_window = entity, codes[f, DELAY_MS], -1
-                high = highs[entity]
-                if seen_delay > 0:
-                    high = _after(arena, lows[entity], high, ts - seen_delay)
-            if codes[f, WINDOW_MS] != seen_window:
-                seen_window = codes[f, WINDOW_MS]
-                low = _after(arena, lows[entity], high, max(ts - seen_delay - seen_window, floors[entity]))
+        low, high = 0, 0
+        if codes[f, FRAME] >= 0:
+            low, high = bounds[codes[f, FRAME], 0], bounds[codes[f, FRAME], 1]
         result = math.nan
         if op == _VALUE:
             result = value / per_unit
@@ -402,30 +419,27 @@ def _compute(codes, params, limits, batch, i, floors, lows, highs, arena, regist
             result = float(high - low + current)
         elif op == _SINCE_LAST:
             result = (ts - arena[TS, high - 1]) / 1000.0 if high > low else math.nan
-        else:
-            times_of = arena[TS, low:high]
-            if op >= _LABEL_COUNT and op <= _LEAST_OF_STREAK:
-                carried, at_most = codes[f, CARRIED], np.int64(1)
-                if carried >= 0:
-                    at_most = np.int64(params[f, TIMES] * MILLIONTHS)
-                else:
-                    carried = LABEL
-                labels = arena[LABEL, low:high]
-                result = _label_window(op, labels, arena[carried, low:high], times_of, at_most, codes[f, EXTRA], ts)
-                if op == _LEAST_OF_STREAK:
-                    result = min(result, empty)
-            elif op >= _COUNT_ABOVE and op <= _AGE_FIRST_ABOVE:
-                usual = registers[codes[f, LEFT]] * per_unit
-                limit = params[f, TIMES] * usual
-                values = arena[VALUES + column, low:high]
-                result = _above_window(op, values, times_of, value, current, limit, usual, ts)
-                if op == _LARGEST_EXCESS:
-                    result /= per_unit
+        elif op >= _LABEL_COUNT and op <= _LEAST_OF_STREAK:
+            carried, at_most = codes[f, CARRIED], np.int64(1)
+            if carried >= 0:
+                at_most = np.int64(params[f, TIMES] * MILLIONTHS)
             else:
-                values = arena[VALUES + column, low:high]
-                result = _number_window(op, values, times_of, value, current, params[f, TIMES], codes[f, EXTRA], ts)
-                if op != _ZSCORE:
-                    result /= per_unit
+                carried = LABEL
+            result = _label_window(op, arena, carried, low, high, at_most, codes[f, EXTRA], ts)
+            if op == _LEAST_OF_STREAK:
+                result = min(result, empty)
+        elif op >= _COUNT_ABOVE and op <= _AGE_FIRST_ABOVE:
+            usual = registers[codes[f, LEFT]] * per_unit
+            limit = params[f, TIMES] * usual
+            result = _above_window(op, arena, VALUES + column, low, high, value, current, limit, usual, ts)
+            if op == _LARGEST_EXCESS:
+                result /= per_unit
+        else:
+            result = _number_window(
+                op, arena, VALUES + column, low, high, value, current, params[f, TIMES], codes[f, EXTRA], ts
+            )
+            if op != _ZSCORE:
+                result /= per_unit
         if math.isnan(result):
             result = value / per_unit if codes[f, CURRENT] & 2 else empty
         registers[f] = result
@@ -495,11 +509,13 @@ def _has_features(ring, head, slot):
 
 
 @_compiled
-def process(codes, params, carries, limits, batch, i, n, out, status, meta, arena, table, ring, features, head, work):
+def process(
+    codes, params, frames, carries, limits, batch, i, n, out, status, meta, arena, table, ring, features, head, work
+):
     """Applies batch rows `i` to `n` in order.
 
     Args:
-        codes, params, carries, limits: the domain's program.
+        codes, params, frames, carries, limits: the domain's program.
         batch: int64 [n, 4 + numbers + entities]: key, ts_ms, is-a-label, label (-1: none), quanta, entity rows.
         out: float32 [n, F], written for events.
         status: uint8 [n], written: what became of the row.
@@ -511,6 +527,7 @@ def process(codes, params, carries, limits, batch, i, n, out, status, meta, aren
     """
     entities, numbers = limits[ENTITIES], limits[NUMBERS]
     floors, lows, highs = np.empty(entities, np.int64), np.empty(entities, np.int64), np.empty(entities, np.int64)
+    bounds = np.empty((frames.shape[0], 2), np.int64)
     while i < n:
         need = _remember_room(limits, table, ring, features, head)
         if need != DONE:
@@ -552,7 +569,8 @@ def process(codes, params, carries, limits, batch, i, n, out, status, meta, aren
                     highs[entity] = j
                     break
                 j -= 1
-        _compute(codes, params, limits, batch, i, floors, lows, highs, arena, work, out)
+        _frames(frames, floors, lows, highs, arena, ts, bounds)
+        _compute(codes, params, batch, i, arena, bounds, work, out)
         if known:
             status[i] = RECOMPUTED
             i += 1

@@ -134,7 +134,7 @@ class MemoryStore:
         out, status = np.empty((n, len(self.domain.features)), np.float32), np.empty(n, np.uint8)
         while True:
             i, need = kernel.process(
-                p.codes, p.params, p.carries, p.limits, batch, i, n, out, status,
+                p.codes, p.params, p.frames, p.carries, p.limits, batch, i, n, out, status,
                 self.meta, self.arena, self.table, self.ring, self.features, self.head, self._work,
             )  # fmt: skip
             if need == kernel.DONE:

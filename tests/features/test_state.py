@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,13 +122,14 @@ def test_two_processes_cannot_hold_one_state(settings: Settings) -> None:
     open_state(DOMAIN, settings).close()
 
 
-def test_a_damaged_snapshot_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:0], lambda data: data[:-9], lambda data: data[:99] + b"x" + data[100:]]
+)
+def test_a_damaged_snapshot_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     store = MemoryStore(DOMAIN)
     fill(store, 0, 20)
     path = write_snapshot(store, tmp_path)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(StateError, match="checksum"):
         read_snapshot(MemoryStore(DOMAIN), path)
 

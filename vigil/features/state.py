@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import mmap
 import os
 import struct
 import threading
@@ -200,8 +201,9 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
     Raises:
         StateError: where the file is damaged or of another domain or feature spec.
     """
-    data = path.read_bytes()
-    if data[:8] != _MAGIC or xxh3_64(memoryview(data)[:-8]).digest() != data[-8:]:
+    with open(path, "rb") as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b"")
+    if data[:8] != _MAGIC or xxh3_64(data[:-8]).digest() != data[-8:]:
         raise StateError(f"{path} is damaged (its checksum does not match); restore it from a backup or remove it")
     size = struct.unpack_from("<Q", data, 8)[0]
     header: dict[str, Any] = msgspec.msgpack.decode(data[16 : 16 + size])

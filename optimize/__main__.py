@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
 
 from optimize import runs
 from optimize.choice import Budget
 from vigil import domains, settings
 from vigil.errors import VigilError
+from vigil.progress import Steps
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,30 +42,17 @@ def main(
         chosen = domains.load(domain)
         folder = run or settings.load().state_dir / "training" / chosen.name
         found = runs.read(folder, chosen)
-        with _progress(console) as progress:
-            task = progress.add_task("load Keras", total=1)
-            _quieten()
-            from optimize import pipeline, table
-
-            progress.update(task, completed=1)
+        with Steps(console) as steps:
+            with steps.step("load Keras"):
+                _quieten()
+                from optimize import pipeline, table
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            outcome = pipeline.optimize(found, chosen, budget, sparsity, alias, seed, now, progress)
+            outcome = pipeline.optimize(found, chosen, budget, sparsity, alias, seed, now, steps)
     except VigilError as failure:
-        Console(stderr=True).print(f"[bold red]error[/] {failure}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print("[bold red]error[/]", escape(str(failure)), highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(table.rich_table(outcome.measured, outcome.failures, budget, outcome.winner))
     console.print(f"stored {outcome.tag} ({outcome.winner.name}); {chosen.name}@{alias} is this model", soft_wrap=True)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(finished_text="[green]+[/]"),
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
 
 
 def _quieten() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
-from rich.progress import Progress
 
 import model_store
 from optimize import candidates, prune, quality, speed, table
@@ -22,6 +21,7 @@ from optimize.quality import Risks, Scorer
 from optimize.runs import Rows, Run
 from vigil.domains.spec import Domain
 from vigil.errors import ModelRefused
+from vigil.progress import Steps
 
 Costs = tuple[float, float, float, float, float]
 Step = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def optimize(
-    run: Run, domain: Domain, budget: Budget, sparsity: float, alias: str, seed: int, created: str, progress: Progress
+    run: Run, domain: Domain, budget: Budget, sparsity: float, alias: str, seed: int, created: str, steps: Steps
 ) -> Outcome:
     """Stores the fastest ONNX form of the run's model that stays within `budget`, and lets `alias` mean it.
 
@@ -57,14 +57,14 @@ def optimize(
         alias: pointed at the stored model.
         seed: decides the fine-tuning.
         created: RFC 3339, noted in the manifest.
-        progress: shows the steps.
+        steps: shows the progress.
 
     Raises:
         InvalidInput: for an alias that cannot be one.
         ModelRefused: where the Keras model cannot be read or converted, or no candidate is within the budget.
     """
     model_store.check_alias(alias)
-    step = _steps(progress)
+    step = steps.step
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -144,13 +144,3 @@ def _costs(score: Scorer, run: Run, wanted: list[Risks]) -> Costs:
     alone = quality.dependence(score, run.test_x)
     padded = quality.dependence(score, run.test_x, quality.WHOLE_ROWS)
     return difference, lost[0], lost[1], alone, padded
-
-
-def _steps(progress: Progress) -> Step:
-    @contextmanager
-    def step(name: str, total: int) -> Iterator[Callable[[int], None]]:
-        task = progress.add_task(name, total=total)
-        yield lambda done: progress.update(task, completed=min(done, total))
-        progress.update(task, completed=total)
-
-    return step

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from rich.progress import Progress
+from rich.console import Console
 from typer.testing import CliRunner
 
 import model_store
@@ -17,6 +17,7 @@ from optimize.choice import Budget
 from optimize.speed import scorer
 from vigil.domains.spec import Domain
 from vigil.errors import DataError, ModelRefused, NotFound
+from vigil.progress import Steps
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def outcome(
             alias="champion",
             seed=0,
             created="2026-01-01T00:00:00Z",
-            progress=Progress(disable=True),
+            steps=Steps(Console(quiet=True)),
         )
         return made, model_store.resolve(domain.name, "champion")
 
@@ -142,7 +143,7 @@ def test_a_model_that_is_none_is_refused_by_name(run_folder: Path, domain: Domai
     (folder / "model.keras").write_bytes(b"not a model")
     run = runs.read(folder, domain)
     with pytest.raises(ModelRefused, match=r"model\.keras"):
-        pipeline.optimize(run, domain, Budget(), 0.5, "champion", 0, "2026-01-01T00:00:00Z", Progress(disable=True))
+        pipeline.optimize(run, domain, Budget(), 0.5, "champion", 0, "2026-01-01T00:00:00Z", Steps(Console(quiet=True)))
 
 
 def test_the_command_stores_the_model_and_prints_the_table(

@@ -7,6 +7,9 @@ contiguous. A ring with a hash table over it remembers events by key: their feat
 and where they went, so that a label finds them. All windows are computed from the records
 themselves, newest and oldest by binary search, so nothing drifts and a late event sees exactly
 what it would have seen in time.
+
+All that is compiled stands in this one file, because numba's cache on disk looks at no other: whoever
+changes the codes in `windows.py` or the columns in `program.py` must save this file as well.
 """
 
 from __future__ import annotations

@@ -1,0 +1,32 @@
+"""What a killed worker leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadtest.served import Served
+from tests.serving import tiny_model
+from tests.serving.calls import call, payment
+from vigil import domains
+
+
+def test_a_worker_killed_with_sigkill_comes_back_and_knows_what_it_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"BENTOML_HOME": str(tmp_path / "bento"), "VIGIL_STATE_DIR": str(tmp_path / "state")}
+    monkeypatch.setenv("BENTOML_HOME", environment["BENTOML_HOME"])
+    tiny_model.store(tmp_path, domains.load("payments"))
+    score = "/v1/payments/score?features=true"
+    with Served(".", tmp_path / "log", environment | {"VIGIL_DOMAINS": "payments"}) as service:
+        first = [call(service.port, "POST", score, payment(f"k{i}", amount=10.0 + i)).json for i in range(5)]
+        worker = max(psutil.Process(service.process.pid).children(recursive=True), key=lambda p: p.memory_info().rss)
+        worker.kill()
+        worker.wait(10)
+        # The socket belongs to the parent: calls wait for the new worker.
+        again = [call(service.port, "POST", score, payment(f"k{i}", amount=999.0)).json for i in range(5)]
+        more = call(service.port, "POST", score, payment("k5")).json
+    assert again == first
+    assert more["features"]["customer_count_1d"] == 6

@@ -22,7 +22,8 @@ stop() { kill -TERM "$service" 2>/dev/null && wait "$service" 2>/dev/null || tru
 trap stop EXIT
 until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
   kill -0 "$service" 2>/dev/null || { cat "$VIGIL_STATE_DIR/service.log"; exit 1; }
-  sleep 0.1
+  printf '.'
+  sleep 0.5
 done
 
 say "4  Feed: 200 payments a second over HTTP, then over gRPC"

@@ -67,6 +67,13 @@ def _check_ports(found: settings.Settings) -> None:
 
 
 SETTINGS = configuration()
+ABOUT = """# Vigil
+
+Real-time risk prediction: events in, features on the fly, a calibrated risk and a decision out.
+
+Events go to `/v1/{domain}/score`, what turned out to be true to `/v1/{domain}/feedback`. Feature rows go to
+`/v2/models/{domain}/infer` (Open Inference Protocol) or to `/predict` (BentoML's own clients).
+"""
 # BentoML's own API has no domain in its path: it is the first one served.
 DOMAIN = domains.selected(SETTINGS.domains)[0]
 
@@ -88,6 +95,18 @@ class LaneService(bentoml.Service):  # type: ignore[misc]
         from vigil.transports.http.lane import Lane
 
         return Lane(super().to_asgi(is_main), worker())
+
+    @property
+    def doc(self) -> str:
+        """What the page of the API begins with."""
+        return ABOUT
+
+    @property
+    def openapi_spec(self) -> Any:
+        """BentoML's, and Vigil's own routes."""
+        from vigil.transports.http import openapi
+
+        return openapi.extended(super().openapi_spec, domains.selected(SETTINGS.domains))
 
 
 def _finite(features: np.ndarray) -> np.ndarray:

@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from vigil import domains
 from vigil.errors import VigilError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, help=__doc__)
 models = typer.Typer(no_args_is_help=True, help="The models in the store, their aliases and integrity.")
-features = typer.Typer(no_args_is_help=True, help="Features of a whole history.")
+features = typer.Typer(no_args_is_help=True, help="The feature spec, and features of a whole history.")
 app.add_typer(models, name="models")
 app.add_typer(features, name="features")
 
@@ -107,6 +108,19 @@ def models_verify(
     stored = model_store.resolve(name, version)
     model_store.verify(stored, domains.load(name))
     console.print(f"{stored.tag}: digest and feature spec match the manifest")
+
+
+@features.command("list")
+@reported
+def features_list(domain: DomainName = "payments") -> None:
+    """The domain's feature spec: names in order, dtype, meaning, and the hash that models are held to."""
+    chosen = domains.load(domain)
+    table = Table(title=f"{chosen.name}: spec {chosen.spec_hash}", title_justify="left")
+    for column in ("", "name", "dtype", "meaning"):
+        table.add_column(column)
+    for i, feature in enumerate(chosen.features):
+        table.add_row(str(i), feature.name, "float32", feature.meaning)
+    console.print(table)
 
 
 @features.command("table")

@@ -124,8 +124,9 @@ def test_predict_refuses_rows_that_cannot_be(served: Served, features: Any) -> N
     assert b"Traceback" not in answer.body
 
 
-def test_predict_is_on_the_openapi_page(served: Served) -> None:
-    assert "/predict" in call(served.port, "GET", "/docs.json").json["paths"]
+def test_predict_and_our_own_routes_are_on_the_openapi_page(served: Served) -> None:
+    paths = call(served.port, "GET", "/docs.json").json["paths"]
+    assert {"/predict", "/v1/payments/score", "/v2/models/payments/infer"} <= set(paths)
 
 
 def test_metrics_of_vigil_and_bentoml_come_together(served: Served) -> None:

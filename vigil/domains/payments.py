@@ -64,9 +64,9 @@ HANDBOOK: tuple[Feature, ...] = (
         feature
         for d in (1, 7, 30)
         for feature in (
-            Count(name=f"terminal_count_{d}d", meaning=f"payments at the terminal in {d} days, a week ago",
+            Count(name=f"terminal_count_{d}d", meaning=f"payments at the terminal in the {d} days up to a week ago",
                   **_terminal(d)),
-            LabelRate(name=f"terminal_risk_{d}d", meaning=f"share of frauds at the terminal in {d} days, a week ago",
+            LabelRate(name=f"terminal_risk_{d}d", meaning=f"share of frauds at the terminal in the {d} days up to a week ago",
                       **_terminal(d)),
         )
     ),
@@ -112,7 +112,7 @@ RECENTLY_HIGH: tuple[Feature, ...] = (
 # Frauds at the terminal that their own amount does not explain: the terminal is what they share.
 _UNEXPLAINED: dict[str, Any] = {"unexplained_by": "amount_over_usual", "at_most": UNUSUAL}
 TERMINAL: tuple[Feature, ...] = (
-    Streak(name="terminal_streak", meaning="unexplained frauds since the last genuine payment, a week ago",
+    Streak(name="terminal_streak", meaning="unexplained frauds since the last genuine payment, as known a week late",
            **_terminal(60), **_UNEXPLAINED),
     AgeOfStreak(name="terminal_streak_age", meaning="days since the first of them", empty=67.0,
                 **_terminal(60), **_UNEXPLAINED),
@@ -123,7 +123,7 @@ TERMINAL: tuple[Feature, ...] = (
     LastLabel(name="terminal_last_label", meaning="the newest label known; -1 where there is none", empty=-1.0,
               **_terminal(60)),
     *(
-        LabelCount(name=f"terminal_unexplained_{d}d", meaning=f"unexplained frauds in {d} days, a week ago",
+        LabelCount(name=f"terminal_unexplained_{d}d", meaning=f"unexplained frauds in the {d} days up to a week ago",
                    **_terminal(d), **_UNEXPLAINED)
         for d in (7, 14, 28)
     ),
@@ -148,11 +148,19 @@ DOMAIN = Domain(
         block_cost=20.0,
         reasons=(
             Reason(
-                "terminal_frauds", "terminal_unexplained_28d", "{:.0f} unexplained frauds at the terminal", above=0.5
+                "terminal_frauds",
+                "terminal_unexplained_28d",
+                "frauds at the terminal that their amounts do not explain",
+                above=0.5,
             ),
-            Reason("amount_unusual", "amount_over_usual", "{:.1f} times what the customer usually pays", above=UNUSUAL),
-            Reason("card_misused_lately", "customer_high_14d", "{:.0f} unusually high payments in 14 days", above=0.5),
-            Reason("amount_high", "amount", "an amount of {:.2f}", above=200.0),
+            Reason("amount_unusual", "amount_over_usual", "far more than the customer usually pays", above=UNUSUAL),
+            Reason(
+                "card_misused_lately",
+                "customer_high_14d",
+                "the customer has paid unusually much in the last 14 days",
+                above=0.5,
+            ),
+            Reason("amount_high", "amount", "a high amount", above=200.0),
         ),
         rules=Rules(number="amount", limit=1000.0, slope=0.002, intercept=0.0, threshold=0.5),
     ),

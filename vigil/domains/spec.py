@@ -80,11 +80,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a risky event is risky: `code` is given when `feature` is `above` (or `below`) its limit."""
+    """Why a risky event is risky: `code`, which means `meaning`, where `feature` is `above` (`below`) its limit."""
 
     code: str
     feature: str
-    text: str
+    meaning: str
     above: float | None = None
     below: float | None = None
 
@@ -194,10 +194,6 @@ class Domain:
     def number(self, name: str) -> Number:
         """The declared number of that name; ConfigError where there is none."""
         return self.numbers[_position(name, [number.name for number in self.numbers], "number")]
-
-    def table(self) -> list[dict[str, Any]]:
-        """The feature spec for people: name, dtype, meaning."""
-        return [{"name": f.name, "dtype": "float32", "meaning": f.meaning} for f in self.features]
 
 
 def _digest(value: object) -> str:

@@ -94,7 +94,8 @@ async def _show(
     console: Console,
 ) -> None:
     async with sender:
-        await wait_ready(sender, wait)
+        with console.status("waiting for the service"):
+            await wait_ready(sender, wait)
         if console.is_terminal:
             with Live(console=console, refresh_per_second=8, get_renderable=lambda: _screen(domain, tally)):
                 await feed(steps, sender, domain.policy, rate, tally, count, seconds)

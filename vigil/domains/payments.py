@@ -66,7 +66,7 @@ HANDBOOK: tuple[Feature, ...] = (
         for feature in (
             Count(name=f"terminal_count_{d}d", meaning=f"payments at the terminal in the {d} days up to a week ago",
                   **_terminal(d)),
-            LabelRate(name=f"terminal_risk_{d}d", meaning=f"share of frauds at the terminal in the {d} days up to a week ago",
+            LabelRate(name=f"terminal_risk_{d}d", meaning=f"share of frauds there in the {d} days up to a week ago",
                       **_terminal(d)),
         )
     ),

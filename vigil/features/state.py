@@ -211,11 +211,11 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
         if header[key] != wanted:
             raise StateError(f"{path} was made for {key} {header[key]}, wanted {wanted}: make it anew with vigil train")
     at = 16 + size
+    arrays = {}
     for name, (dtype, shape) in header["arrays"].items():
-        array = np.frombuffer(data, dtype, int(np.prod(shape)), at).reshape(shape).copy()
-        setattr(store, name, array)
-        at += array.nbytes
-    store.adopt([dict(rows) for rows in header["rows"]])
+        arrays[name] = np.frombuffer(data, dtype, int(np.prod(shape)), at).reshape(shape)
+        at += arrays[name].nbytes
+    store.adopt(arrays, [dict(rows) for rows in header["rows"]])
     return int(header["sequence"])
 
 

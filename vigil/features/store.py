@@ -51,7 +51,7 @@ class MemoryStore:
         self.meta = _fresh_meta(1024)
         self.arena = np.zeros((self._program.width, 1 << 14), np.int64)
         self.ring = np.zeros((1 << 12, kernel.R_ROWS + self._entities), np.int64)
-        self.table = np.full(1 << 13, -1, np.int64)
+        self.table = np.full(1 << 13, -1, np.int32)
         self.features = np.zeros((1 << 12, len(domain.features)), np.float32)
         self.head = np.zeros(kernel.H_SIZE, np.int64)
         self.head[kernel.H_FREE :] = -1
@@ -183,33 +183,49 @@ class MemoryStore:
             "head": head,
         }
 
-    def adopt(self, rows: list[dict[str, int]]) -> None:
-        """Takes over the rows of restored entities, and finds its way in the restored arrays again."""
+    def adopt(self, arrays: dict[str, npt.NDArray[Any]], rows: list[dict[str, int]]) -> None:
+        """Takes over a copy of a state as :meth:`compacted` gave it, with room to go on.
+
+        Args:
+            arrays: by name.
+            rows: of each entity, its row by key.
+        """
+        self.meta, self.ring, self.features, self.head = (
+            arrays[n].copy() for n in ("meta", "ring", "features", "head")
+        )
+        self.arena = _roomier(arrays["arena"])
         self.rows = rows
         self.count = sum(map(len, rows))
-        self._grow(kernel.GROW_ARENA)  # now, rather than under the first events
-        self.table = np.full(2 * len(self.ring), -1, np.int64)
+        self._index()
+
+    def _index(self) -> None:
+        """Makes the table over the ring anew."""
+        self.table = np.full(2 * len(self.ring), -1, np.int32)
         first, last = int(self.head[kernel.H_RING_HEAD]), int(self.head[kernel.H_RING_TAIL])
         kernel.index_ring(self.table, self.ring, first, last)
 
     def _grow(self, need: int) -> None:
         if need == kernel.GROW_ARENA:
-            arena = np.zeros((len(self.arena), self.arena.shape[1] * 5 // 4 + (1 << 14)), np.int64)
-            arena[:, : self.arena.shape[1]] = self.arena
-            self.arena = arena
+            self.arena = _roomier(self.arena)
             return
         first, last = int(self.head[kernel.H_RING_HEAD]), int(self.head[kernel.H_RING_TAIL])
         if need == kernel.GROW_RING:
             sequence = np.arange(first, last)
             ring = np.zeros((2 * len(self.ring), self.ring.shape[1]), np.int64)
             ring[sequence & (len(ring) - 1)] = self.ring[sequence & (len(self.ring) - 1)]
-            self.ring, self.table = ring, np.full(2 * len(ring), -1, np.int64)
-            kernel.index_ring(self.table, ring, first, last)
+            self.ring = ring
+            self._index()
         else:
             sequence = np.arange(int(self.head[kernel.H_FEATURES_HEAD]), last)
             features = np.zeros((2 * len(self.features), self.features.shape[1]), np.float32)
             features[sequence & (len(features) - 1)] = self.features[sequence & (len(self.features) - 1)]
             self.features = features
+
+
+def _roomier(arena: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    larger = np.zeros((len(arena), arena.shape[1] * 5 // 4 + (1 << 14)), np.int64)
+    larger[:, : arena.shape[1]] = arena
+    return larger
 
 
 def _fresh_meta(rows: int) -> npt.NDArray[np.int64]:

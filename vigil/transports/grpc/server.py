@@ -60,11 +60,16 @@ class GrpcServer:
             self._server.add_insecure_port(self.address)
         except RuntimeError:
             raise ConfigError(f"gRPC port {self.address} is in use or not ours to take: set VIGIL_GRPC_PORT") from None
-        with_model = NOT_SERVING if self._worker.not_ready() else SERVING
-        for name, status in (("", with_model), (INFERENCE, with_model), (DECISIONS, SERVING)):
-            await self._health.set(name, status)
+        await self.tell_health()
         await self._server.start()
         logger.info("gRPC listens on %s", self.address)
+
+    async def tell_health(self) -> None:
+        """Sets the health of the server, its services and, under its name, each model."""
+        with_model = NOT_SERVING if self._worker.not_ready() else SERVING
+        models = {name: SERVING if engine.session else NOT_SERVING for name, engine in self._worker.engines.items()}
+        for name, status in {**models, "": with_model, INFERENCE: with_model, DECISIONS: SERVING}.items():
+            await self._health.set(name, status)
 
     async def stop(self, drain_s: float) -> None:
         """Not serving; calls in flight get `drain_s` seconds to finish."""

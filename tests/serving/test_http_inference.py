@@ -104,6 +104,8 @@ def test_an_unknown_model_is_refused_with_those_there_are(client: Any) -> None:
     ("body", "wanted"),
     [
         (b"{", "body: "),
+        (b'{"id":"\xff","inputs":[]}', "body: "),
+        (b'{"\xe9":1}', "body: "),
         ({"inputs": []}, "inputs: got [], wanted one tensor named 'features'"),
         (tensor([[1.0] * WIDTH], name="x"), "inputs: got ['x'], wanted one tensor named 'features'"),
         (tensor([[1.0] * WIDTH], datatype="FP64"), "input 'features': datatype: got 'FP64', wanted FP32"),

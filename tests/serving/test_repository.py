@@ -178,7 +178,7 @@ def test_what_cannot_be_loaded_is_refused(client: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["index", "models/payments/load", "models/payments/unload"])
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"colour":1}'])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"colour":1}', b'{"\xff":1}'])
 def test_a_body_that_cannot_be_is_refused(stored: Stored, path: str, body: bytes) -> None:
     answer = call(stored.service.port, "POST", f"/v2/repository/{path}", body)
     assert (answer.status, answer.error[:6]) == (400, "body: ")

@@ -163,7 +163,7 @@ def _decoded(head: bytes) -> InferRequest:
             return _decode_flat(head)
         except msgspec.ValidationError:  # nested, or wrong: the loose decoder can tell
             asked = _decode_loose(head)
-    except msgspec.DecodeError as failure:
+    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
         raise InvalidInput(f"body: {failure}; wanted an inference request") from None
     for tensor in asked.inputs:
         if tensor.data is not None:

@@ -60,5 +60,5 @@ def _decoded(request: Request, kind: type[Body]) -> Body:
     """The body; an empty one asks for nothing in particular."""
     try:
         return msgspec.json.decode(request.body or b"{}", type=kind)
-    except msgspec.DecodeError as failure:
+    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
         raise InvalidInput(f"body: {failure}; wanted an object with {', '.join(kind.__struct_fields__)}") from None

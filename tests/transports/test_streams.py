@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vigil.errors import InvalidInput
-from vigil.transports.grpc.streams import MOST_PENDING, in_order
+from vigil.errors import InvalidInput, Unavailable
+from vigil.transports.grpc.streams import MOST_PENDING, Streams
 
 
 class Caller:
@@ -51,7 +51,7 @@ def test_answers_come_in_the_order_of_the_messages_whichever_is_ready_first() ->
 
         caller.reads.set()
         turns[10].set()
-        await in_order(caller.requests(), caller, "test", answer, failed)
+        await Streams().in_order(caller.requests(), caller, "test", answer, failed)
         return caller.got
 
     assert asyncio.run(main()) == list(range(10))
@@ -68,7 +68,7 @@ def test_a_failure_is_answered_in_its_place() -> None:
     async def main() -> list[Any]:
         caller = Caller(4)
         caller.reads.set()
-        await in_order(caller.requests(), caller, "test", answer, failed)
+        await Streams().in_order(caller.requests(), caller, "test", answer, failed)
         return caller.got
 
     first, invalid, internal, last = asyncio.run(main())
@@ -82,7 +82,7 @@ def test_a_caller_that_takes_no_answers_is_not_read_from() -> None:
 
     async def main() -> tuple[int, list[int]]:
         caller = Caller(10 * MOST_PENDING)
-        stream = asyncio.create_task(in_order(caller.requests(), caller, "test", answer, failed))
+        stream = asyncio.create_task(Streams().in_order(caller.requests(), caller, "test", answer, failed))
         await settled()
         sent = caller.sent
         caller.reads.set()
@@ -105,7 +105,7 @@ def test_a_stream_that_is_cancelled_cancels_what_it_waits_for() -> None:
                 cancelled.append(request)
                 raise
 
-        stream = asyncio.create_task(in_order(caller.requests(), caller, "test", answer, failed))
+        stream = asyncio.create_task(Streams().in_order(caller.requests(), caller, "test", answer, failed))
         await settled()
         stream.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -113,3 +113,24 @@ def test_a_stream_that_is_cancelled_cancels_what_it_waits_for() -> None:
         return len(cancelled)
 
     assert asyncio.run(main()) == 5
+
+
+def test_a_stopping_server_answers_what_it_has_read_and_ends_the_stream() -> None:
+    async def main() -> tuple[list[int], int]:
+        streams, caller, ready = Streams(), Caller(10 * MOST_PENDING), asyncio.Event()
+
+        async def answer(request: int) -> int:
+            await ready.wait()
+            return request
+
+        stream = asyncio.create_task(streams.in_order(caller.requests(), caller, "test", answer, failed))
+        await settled()
+        streams.stop()
+        caller.reads.set()
+        ready.set()
+        with pytest.raises(Unavailable, match="the server stops"):
+            await stream
+        return caller.got, caller.sent
+
+    got, sent = asyncio.run(main())
+    assert got == list(range(sent))

@@ -37,6 +37,19 @@ def answers(method: Method) -> Method:
     return call
 
 
+def aborts(method: Method) -> Method:
+    """Wraps the method of a stream, which answers and counts its messages itself: a VigilError ends the call."""
+
+    @functools.wraps(method)
+    async def call(servicer: Any, requests: Any, context: Any) -> None:
+        try:
+            await method(servicer, requests, context)
+        except VigilError as failure:
+            await context.abort(grpc.StatusCode[failure.grpc_status], str(failure))
+
+    return call
+
+
 def status_of(failure: Exception, name: str) -> tuple[str, str]:
     """Name of the gRPC status and the message for a call of the method `name` that failed."""
     if isinstance(failure, VigilError):

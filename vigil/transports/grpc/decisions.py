@@ -9,8 +9,8 @@ import msgspec
 from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback, Schema
 from vigil.errors import InvalidInput
-from vigil.transports.grpc.answers import answers, deadline_s
-from vigil.transports.grpc.streams import in_order
+from vigil.transports.grpc.answers import aborts, answers, deadline_s
+from vigil.transports.grpc.streams import Streams
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
 
@@ -25,16 +25,18 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
 
     Args:
         worker: whose engines answer.
+        streams: of the server.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, streams: Streams) -> None:
+        self._worker, self._streams = worker, streams
 
     @answers
     async def Score(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Events of one domain to decisions, in order."""
         return pb.ScoreResponse(decisions=await self._score(request, deadline_s(context)))
 
+    @aborts
     async def ScoreStream(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
         """As Score, an answer a request, in order; what is wrong with one is said in its answer."""
         until_s = deadline_s(context)
@@ -42,7 +44,7 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
         async def answer(request: Any) -> Any:
             return pb.ScoreStreamResponse(decisions=await self._score(request, until_s))
 
-        await in_order(requests, context, "ScoreStream", answer, _failed)
+        await self._streams.in_order(requests, context, "ScoreStream", answer, _failed)
 
     async def _score(self, request: Any, until_s: float | None) -> list[Any]:
         engine = self._worker.engine(request.domain)

@@ -12,8 +12,8 @@ from tritonclient.grpc import service_pb2_grpc as rpc
 
 from vigil.errors import InvalidInput, shown
 from vigil.transports import oip
-from vigil.transports.grpc.answers import answers, deadline_s
-from vigil.transports.grpc.streams import in_order
+from vigil.transports.grpc.answers import aborts, answers, deadline_s
+from vigil.transports.grpc.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,10 +29,11 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     Args:
         worker: whose engines answer.
+        streams: of the server.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, streams: Streams) -> None:
+        self._worker, self._streams = worker, streams
 
     @answers
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -104,6 +105,7 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         """Feature rows to risks; the answer's tensor is raw."""
         return await self._infer(request, deadline_s(context))
 
+    @aborts
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
         """As ModelInfer, an answer a request, in order; what is wrong with one is said in its answer."""
         until_s = deadline_s(context)
@@ -113,7 +115,7 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
             response.parameters[FINAL].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
-        await in_order(requests, context, "ModelStreamInfer", answer, _failed)
+        await self._streams.in_order(requests, context, "ModelStreamInfer", answer, _failed)
 
     async def _infer(self, request: Any, until_s: float | None) -> Any:
         started_s = perf_counter()

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from vigil import metrics
+from vigil.errors import Unavailable
 from vigil.transports.grpc.answers import status_of
 
 # Messages of one stream on their way: enough to fill batches. A caller that does not read its answers
@@ -18,36 +19,63 @@ Answer = Callable[[Any], Awaitable[Any]]
 Failed = Callable[[Any, str, str], Any]
 
 
-async def in_order(requests: AsyncIterator[Any], context: Any, name: str, answer: Answer, failed: Failed) -> None:
-    """Answers each message of a stream at its place. One that fails gets its own answer and the stream goes on.
+class Streams:
+    """The open streams of a server."""
 
-    Args:
-        requests: the caller's messages.
-        context: of the call; takes the answers.
-        name: of the method, for metrics and the log.
-        answer: the answer to a message. Called in the order of the messages, all before the first `await`
-            inside happens in that order.
-        failed: the answer to a message that failed, from it, the status's name and the message to its caller.
-    """
+    def __init__(self) -> None:
+        self._readers: set[asyncio.Task[None]] = set()
 
-    async def one(request: Any) -> Any:
-        started_s, code = perf_counter(), "OK"
-        try:
-            return await answer(request)
-        except Exception as failure:
-            code, message = status_of(failure, name)
-            return failed(request, code, message)
-        finally:
-            metrics.answered("grpc", name, code, started_s)
+    def stop(self) -> None:
+        """Reads no further: each stream answers what it has read and then ends with UNAVAILABLE."""
+        for reader in self._readers:
+            reader.cancel()
 
-    pending: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(MOST_PENDING)
+    async def in_order(
+        self, requests: AsyncIterator[Any], context: Any, name: str, answer: Answer, failed: Failed
+    ) -> None:
+        """Answers each message of a stream at its place. One that fails gets its own answer and the stream goes on.
 
-    async def read(group: asyncio.TaskGroup) -> None:
-        async for request in requests:
-            await pending.put(group.create_task(one(request)))
-        await pending.put(None)
+        Args:
+            requests: the caller's messages.
+            context: of the call; takes the answers.
+            name: of the method, for metrics and the log.
+            answer: the answer to a message. Called in the order of the messages: what comes before the
+                first `await` in it happens in that order.
+            failed: the answer to a message that failed, from it, the status's name and the message to its caller.
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(read(group))
-        while task := await pending.get():
-            await context.write(await task)
+        Raises:
+            Unavailable: after the answers, where the server stops before the caller has ended the stream.
+        """
+        pending: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
+        places = asyncio.Semaphore(MOST_PENDING)
+
+        async def read(group: asyncio.TaskGroup) -> None:
+            # Between a message and its place in the queue nothing waits, so none that was read is left unanswered.
+            try:
+                await places.acquire()
+                async for request in requests:
+                    pending.put_nowait(group.create_task(_one(request, name, answer, failed)))
+                    await places.acquire()
+            finally:
+                pending.put_nowait(None)
+
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(read(group))
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+            while task := await pending.get():
+                await context.write(await task)
+                places.release()
+        if reader.cancelled():
+            raise Unavailable("the server stops: got all answers up to here, send the rest elsewhere")
+
+
+async def _one(request: Any, name: str, answer: Answer, failed: Failed) -> Any:
+    started_s, code = perf_counter(), "OK"
+    try:
+        return await answer(request)
+    except Exception as failure:
+        code, message = status_of(failure, name)
+        return failed(request, code, message)
+    finally:
+        metrics.answered("grpc", name, code, started_s)

@@ -10,7 +10,7 @@ from model_store.layout import root
 from model_store.manifest import MODEL_FILE, Manifest
 from model_store.promotion import check_alias, promote, rollback, set_alias
 from model_store.saving import save
-from model_store.stored import StoredModel, list_models, resolve
+from model_store.stored import StoredModel, list_models, resolve, versions
 
 __all__ = [
     "MODEL_FILE",
@@ -27,4 +27,5 @@ __all__ = [
     "set_alias",
     "sha256",
     "verify",
+    "versions",
 ]

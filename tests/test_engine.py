@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pytest
 
+import model_store
 from tests.serving import tiny_model
 from vigil import domains
 from vigil.domains.schema import Feedback
 from vigil.engine import Engine
-from vigil.errors import InvalidEvent, Unavailable
+from vigil.errors import DeadlineExceeded, InvalidEvent, ModelRefused, Unavailable
 from vigil.features.store import MemoryStore
 from vigil.scoring.session import Session
 from vigil.settings import Settings
@@ -103,3 +106,56 @@ def test_state_and_model_are_opened_from_disk(tmp_path: Path, monkeypatch: pytes
     assert again.score(events(again, 1), NOW_MS) == wanted
     assert wanted[0].model == tag
     again.close()
+
+
+def test_what_is_already_late_is_refused_and_counts_for_nothing(session: Session) -> None:
+    served = engine(session)
+    rows = np.zeros((1, len(PAYMENTS.features)), np.float32)
+
+    async def late() -> None:
+        with pytest.raises(DeadlineExceeded, match="ms too late, wanted time to answer it"):
+            served.submit(events(served, 1), deadline_s=perf_counter())
+        with pytest.raises(DeadlineExceeded):
+            served.infer(rows, deadline_s=perf_counter())
+        await served.infer(rows, deadline_s=perf_counter() + 60)
+
+    asyncio.run(late())
+    assert served.statistics["1"].inferences == 1
+    assert served.store.apply(events(served, 1))[1].tolist() == [0]
+
+
+def test_rows_that_wait_are_answered_by_the_model_they_were_meant_for(session: Session) -> None:
+    served = engine(session)
+    rows = np.ones((3, len(PAYMENTS.features)), np.float32)
+
+    async def swapped() -> Any:
+        waiting = served.infer(rows)
+        await served.unload()
+        return await waiting
+
+    assert (asyncio.run(swapped()) == session.run(rows)).all()
+    with pytest.raises(Unavailable, match="'payments' was unloaded"):
+        served.infer(rows)
+
+
+def test_a_load_takes_the_champion_and_a_refused_one_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bento"))
+    served = engine(None, "no model")
+    tag = tiny_model.store(tmp_path, PAYMENTS)
+    assert asyncio.run(served.load()).tag == tag
+    assert (served.model().tag, served.problem) == (tag, "")
+
+    champion = tiny_model.store(tmp_path, PAYMENTS, seed=1)
+    path = model_store.resolve("payments").onnx_path
+    original = path.read_bytes()
+    path.write_bytes(original + b"\0")
+    with pytest.raises(ModelRefused, match="has the digest"):
+        asyncio.run(served.load())
+    assert (served.model().tag, served.problem) == (tag, "")
+
+    path.write_bytes(original)
+    asyncio.run(served.load())
+    assert served.model().tag == champion
+    assert served.stored_versions() == sorted([tag.split(":")[1], champion.split(":")[1]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +17,14 @@ from vigil.decisions.policy import FULL, Decider
 from vigil.decisions.rules import RULES, RulesTier
 from vigil.domains.schema import Feedback, Schema, ts_ms
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidEvent, ModelRefused, NotFound, Unavailable
+from vigil.errors import DeadlineExceeded, InvalidEvent, ModelRefused, NotFound, Unavailable
 from vigil.features import kernel
 from vigil.features.state import open_state
 from vigil.features.store import MemoryStore
 from vigil.scoring.batcher import Batcher
-from vigil.scoring.session import Rows, Session
+from vigil.scoring.query import Query, answer
+from vigil.scoring.session import Rows, Session, stored_versions
+from vigil.scoring.statistics import Statistics
 from vigil.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,8 @@ class Engine:
     ) -> None:
         self.domain, self.schema = domain, Schema(domain)
         self.store, self.session, self.problem = store, session, problem
+        self.statistics: dict[str, Statistics] = {}
+        self._settings, self._loading = settings, asyncio.Lock()
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
         self._clock_ms = clock_ms
@@ -72,15 +76,14 @@ class Engine:
         self._events: Batcher[Submission, list[Decision]] = Batcher(
             lambda batch: self._decide(batch, self._clock_ms()), *limits, metrics.BatchMetrics(domain.name, "events")
         )
-        self._rows: Batcher[Rows, Rows] = Batcher(self._infer, *limits, metrics.BatchMetrics(domain.name, "rows"))
+        self._rows: Batcher[Query, Rows] = Batcher(answer, *limits, metrics.BatchMetrics(domain.name, "rows"))
         self._feature_seconds = metrics.STAGE_SECONDS.labels(domain.name, "features")
         self._model_seconds = metrics.STAGE_SECONDS.labels(domain.name, "model")
         self._statuses = [
             (metrics.EVENTS if i <= kernel.RECOMPUTED else metrics.LABELS).labels(domain.name, name)
             for i, name in enumerate(STATUS_NAMES)
         ]
-        if session:
-            metrics.MODEL_INFO.labels(domain.name, session.version, session.digest).set(1)
+        self._swap(session, problem)
 
     @classmethod
     def open(cls, domain: Domain, settings: Settings, clock_ms: Callable[[], int]) -> Engine:
@@ -106,25 +109,44 @@ class Engine:
             logger.info("model %s answers for %s", session.tag, domain.name)
         return engine
 
-    def submit(self, events: Sequence[Any], with_features: bool = False) -> asyncio.Future[list[Decision]]:
+    def submit(
+        self, events: Sequence[Any], with_features: bool = False, deadline_s: float | None = None
+    ) -> asyncio.Future[list[Decision]]:
         """Decisions on events of one caller, in order, scored together with those of other callers.
 
+        Args:
+            events: of the domain's schema.
+            with_features: whether the decisions shall hold the values of the features.
+            deadline_s: when the caller gives up, of `time.perf_counter`; None: never.
+
         Raises:
+            DeadlineExceeded: where that is past; then none of `events` has counted.
             Overloaded: where the queue is full.
             InvalidEvent: from the future, for a value that cannot be; then none of `events` has counted.
         """
+        _check_deadline(deadline_s)
         return self._events.submit((events, with_features), len(events))
 
-    def infer(self, rows: Rows) -> asyncio.Future[Rows]:
+    def infer(
+        self, rows: Rows, session: Session | None = None, deadline_s: float | None = None
+    ) -> asyncio.Future[Rows]:
         """Risks float32 [n] of feature rows float32 [n, F], together with those of other callers.
+
+        Args:
+            rows: the feature rows.
+            session: the model that answers, be it swapped meanwhile; None: the loaded one.
+            deadline_s: when the caller gives up, of `time.perf_counter`; None: never.
 
         Raises:
             Unavailable: without a model.
+            DeadlineExceeded: where the deadline is past.
             Overloaded: where the queue is full.
             InvalidInput: from the future, for a wrong shape or a value that is not finite.
         """
-        self.model()
-        return self._rows.submit(rows, len(rows))
+        session = session or self.model()
+        _check_deadline(deadline_s)
+        query = Query(session, self.statistics[session.version], rows, perf_counter_ns())
+        return self._rows.submit(query, len(rows))
 
     def score(self, events: Sequence[Any], now_ms: int, with_features: bool = False) -> list[Decision]:
         """As :meth:`submit`, at once: one call of the kernel, one of the model."""
@@ -144,11 +166,44 @@ class Engine:
             raise Unavailable(self.problem)
         return self.session
 
-    def _infer(self, batch: Sequence[Rows]) -> list[Rows]:
-        rows = batch[0] if len(batch) == 1 else np.concatenate(batch)
-        risks = self.model().run(rows)
-        ends = np.cumsum([len(part) for part in batch])[:-1]
-        return [risks] if len(batch) == 1 else np.split(risks, ends)
+    def stored_versions(self) -> list[str]:
+        """Versions of the domain's model in the store; none where there is none."""
+        return stored_versions(self.domain)
+
+    async def load(self) -> Session:
+        """Takes the model the alias means now: verified and warmed aside while the present one answers, then swapped.
+
+        Raises:
+            NotFound, ModelRefused: as :meth:`Session.load`; the present model, where there is one, goes on.
+        """
+        alias, max_batch = self._settings.model_alias, self._settings.max_batch
+        async with self._loading:
+            try:
+                session = await asyncio.to_thread(Session.load, self.domain, alias, max_batch)
+            except (NotFound, ModelRefused) as failure:
+                if self.session is None:
+                    self.problem = str(failure)
+                logger.error("no other model for %s: %s", self.domain.name, failure)
+                raise
+            self._swap(session, "")
+        logger.info("model %s answers for %s", session.tag, self.domain.name)
+        return session
+
+    async def unload(self) -> None:
+        """Lets the rules tier answer from now on; what waits for the model is still answered by it."""
+        async with self._loading:
+            name = self.domain.name
+            self._swap(None, f"model {name!r} was unloaded; POST /v2/repository/models/{name}/load takes it again")
+        logger.warning("model of %s unloaded, the rules tier answers", self.domain.name)
+
+    def _swap(self, session: Session | None, problem: str) -> None:
+        name, before = self.domain.name, self.session
+        self.session, self.problem = session, problem
+        if before:
+            metrics.MODEL_INFO.labels(name, before.version, before.digest).set(0)
+        if session:
+            self.statistics.setdefault(session.version, Statistics(self._clock_ms))
+            metrics.MODEL_INFO.labels(name, session.version, session.digest).set(1)
 
     def _decide(self, batch: Sequence[Submission], now_ms: int) -> list[list[Decision]]:
         events = [event for part, _ in batch for event in part]
@@ -207,3 +262,8 @@ class Engine:
             if count:
                 self._statuses[status].inc(count)
         return [STATUS_NAMES[status] for status in statuses.tolist()]
+
+
+def _check_deadline(deadline_s: float | None) -> None:
+    if deadline_s is not None and (late_s := perf_counter() - deadline_s) >= 0:
+        raise DeadlineExceeded(f"deadline: got a request {late_s * 1e3:.3f} ms too late, wanted time to answer it")

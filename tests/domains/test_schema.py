@@ -97,7 +97,24 @@ def test_the_place_of_a_bad_event_in_an_array_is_named() -> None:
         SCHEMA.decode(data)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[", b"nope", b"\xff\xfe", b"[]", b"3", b'"x"', b"null", b"[1]", b"{}"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[",
+        b"nope",
+        b"\xff\xfe",
+        b"[]",
+        b"3",
+        b'"x"',
+        b"null",
+        b"[1]",
+        b"{}",
+        b'{"event_id":"\xff"}',
+        b'[{"\xe9":1}]',
+    ],
+)
 def test_what_is_no_event_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput):
         SCHEMA.decode(data)

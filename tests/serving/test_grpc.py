@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import tritonclient.http
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import aio, model_config_pb2, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from loadtest.served import Served
@@ -92,9 +94,116 @@ def test_a_call_that_cannot_be_gets_a_status_and_a_message(
         client.infer(model, [tensor(rows, name)], model_version=version)
 
 
-def test_another_datatype_is_refused(client: Any) -> None:
-    with pytest.raises(InferenceServerException, match="datatype: got 'FP64', wanted FP32"):
-        client.infer("payments", [tensor(ROWS.astype(np.float64), datatype="FP64")])
+@pytest.mark.parametrize(("datatype", "kind"), [("FP64", "f8"), ("INT8", "i1"), ("BOOL", "?"), ("INT64", "i8")])
+def test_another_datatype_is_refused_by_name(client: Any, datatype: str, kind: str) -> None:
+    with pytest.raises(InferenceServerException, match=f"datatype: got '{datatype}', wanted FP32"):
+        client.infer("payments", [tensor(ROWS[:1].astype(kind), datatype=datatype)])
+
+
+def test_typed_contents_of_another_type_or_beside_raw_ones_are_refused(channel: grpc.Channel) -> None:
+    request = service_pb2.ModelInferRequest(model_name="payments")
+    part = request.inputs.add(name="features", datatype="FP32", shape=[1, WIDTH])
+    part.contents.fp64_contents.extend([1.0] * WIDTH)
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    with pytest.raises(grpc.RpcError, match="contents: got fp64_contents, wanted fp32_contents"):
+        stub.ModelInfer(request)
+    request.raw_input_contents.append(ROWS[:1].tobytes())
+    with pytest.raises(grpc.RpcError, match="contents: got fp64_contents and raw_input_contents"):
+        stub.ModelInfer(request)
+
+
+def test_an_output_is_asked_for_by_its_name(client: Any) -> None:
+    answer = client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("risk")])
+    assert answer.as_numpy("risk").shape == (len(ROWS), 1)
+    with pytest.raises(InferenceServerException, match="outputs: got 'y', wanted 'risk'"):
+        client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("y")])
+    with pytest.raises(InferenceServerException, match="got 'classification', which is not offered"):
+        client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("risk", class_count=1)])
+
+
+def test_parameters_no_one_knows_are_ignored(client: Any) -> None:
+    known = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+    asked = {"priority": 3, "sequence_id": 7, "sequence_start": True, "timeout": 10_000_000, "client_timeout": 10.0}
+    answer = client.infer("payments", [tensor(ROWS)], **asked, parameters={"colour": "red", "sure": True})
+    assert (answer.as_numpy("risk") == known).all()
+
+
+def test_a_call_that_is_already_late_is_answered_so_and_not_run(client: Any) -> None:
+    def count() -> int:
+        found: int = client.get_inference_statistics("payments").model_stats[0].inference_count
+        return found
+
+    before = count()
+    with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED.*deadline: got a request .* ms too late"):
+        client.infer("payments", [tensor(ROWS)], timeout=1)
+    assert count() == before
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_call_gets_the_same_answer(client: Any, algorithm: str) -> None:
+    plain = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+    same = client.infer("payments", [tensor(ROWS)], compression_algorithm=algorithm).as_numpy("risk")
+    assert (same == plain).all()
+
+
+def test_compression_does_not_get_around_the_limit_of_a_message(client: Any) -> None:
+    with pytest.raises(InferenceServerException, match="RESOURCE_EXHAUSTED"):
+        client.infer("payments", [tensor(np.zeros((2000, WIDTH), np.float32))], compression_algorithm="gzip")
+
+
+def test_asynchronous_calls_are_each_answered_with_their_own(client: Any) -> None:
+    done: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    for i, row in enumerate(ROWS):
+        client.async_infer(
+            "payments", [tensor(row[None])], lambda result, error: done.put((result, error)), request_id=str(i)
+        )
+    answers = {}
+    for _ in ROWS:
+        result, error = done.get(timeout=30)
+        assert error is None
+        answers[int(result.get_response().id)] = result.as_numpy("risk")
+    together = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+    assert (np.concatenate([answers[i] for i in range(len(ROWS))]) == together).all()
+
+
+def test_an_asyncio_client_sees_and_infers(served: Served, client: Any) -> None:
+    async def main() -> np.ndarray:
+        async with aio.InferenceServerClient(served.grpc_address) as other:
+            assert await other.is_server_live()
+            assert await other.is_server_ready()
+            assert await other.is_model_ready("payments")
+            assert (await other.get_model_metadata("payments")).name == "payments"
+            assert (await other.get_model_repository_index()).models[0].state == "READY"
+            risks: np.ndarray = (await other.infer("payments", [tensor(ROWS)])).as_numpy("risk")
+            return risks
+
+    assert (asyncio.run(main()) == client.infer("payments", [tensor(ROWS)]).as_numpy("risk")).all()
+
+
+def test_configuration_and_statistics_are_those_of_http(served: Served, client: Any) -> None:
+    client.infer("payments", [tensor(ROWS)])
+    with tritonclient.http.InferenceServerClient(served.address) as other:
+        configuration, statistics = other.get_model_config("payments"), other.get_inference_statistics()
+    config = client.get_model_config("payments").config
+    assert (config.max_batch_size, list(config.input[0].dims)) == (configuration["max_batch_size"], [WIDTH])
+    assert config.input[0].data_type == model_config_pb2.TYPE_FP32
+    assert config.HasField("dynamic_batching")
+    for same in (client.get_inference_statistics(), client.get_inference_statistics("payments")):
+        (mine,), (theirs,) = same.model_stats, statistics["model_stats"]
+        assert (mine.version, mine.inference_count) == (theirs["version"], theirs["inference_count"])
+        assert mine.inference_stats.compute_infer.ns == theirs["inference_stats"]["compute_infer"]["ns"] > 0
+        assert len(mine.batch_stats) == len(theirs["batch_stats"])
+
+
+def test_a_call_that_is_not_offered_is_unimplemented(client: Any) -> None:
+    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+        client.get_system_shared_memory_status()
+
+
+def test_another_repository_is_refused(channel: grpc.Channel) -> None:
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    with pytest.raises(grpc.RpcError, match="repository_name: got 'other', wanted none: there is one"):
+        stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(repository_name="other"))
 
 
 def test_a_message_over_the_limit_is_refused(client: Any) -> None:
@@ -150,7 +259,7 @@ def test_labels_reach_their_events(channel: grpc.Channel) -> None:
 
 def test_health_is_told_for_each_service(channel: grpc.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
-    for name in ("", "inference.GRPCInferenceService", "vigil.v1.Decisions"):
+    for name in ("", "inference.GRPCInferenceService", "payments", "vigil.v1.Decisions"):
         answer = health.Check(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 

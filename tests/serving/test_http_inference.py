@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import json
 from typing import Any
 
 import bentoml
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from loadtest.served import Served
 from tests.serving.calls import call, payment, tensor
+from tests.serving.conftest import MAX_BODY_BYTES
 from vigil import domains
 
 WIDTH = len(domains.load("payments").features)
@@ -36,7 +41,9 @@ def test_tritonclient_sees_a_live_ready_server_and_its_model(client: Any) -> Non
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("payments")
-    assert client.get_server_metadata()["name"] == "vigil"
+    server = client.get_server_metadata()
+    assert server["name"] == "vigil"
+    assert {"binary_tensor_data", "model_repository", "statistics"} <= set(server["extensions"])
     metadata = client.get_model_metadata("payments")
     assert metadata["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, WIDTH]}]
     assert client.is_model_ready("payments", metadata["versions"][0])
@@ -74,6 +81,13 @@ def test_an_id_is_echoed_and_nested_data_is_taken(served: Served) -> None:
     assert answer["outputs"][0]["shape"] == [1, 1]
 
 
+def test_what_is_null_is_as_if_it_were_not_there(served: Served) -> None:
+    plain = tensor([[1.0] * WIDTH])
+    nulls = tensor([[1.0] * WIDTH], parameters=None) | {"id": None, "outputs": None, "parameters": None}
+    assert call(served.port, "POST", INFER, nulls).json == call(served.port, "POST", INFER, plain).json
+    assert call(served.port, "POST", "/v2/repository/index", {"ready": None}).status == 200
+
+
 def test_a_version_can_be_named(served: Served, client: Any) -> None:
     version = client.get_model_metadata("payments")["versions"][0]
     assert infer(client, ROWS[:1], binary=True, model_version=version).shape == (1, 1)
@@ -90,6 +104,8 @@ def test_an_unknown_model_is_refused_with_those_there_are(client: Any) -> None:
     ("body", "wanted"),
     [
         (b"{", "body: "),
+        (b'{"id":"\xff","inputs":[]}', "body: "),
+        (b'{"\xe9":1}', "body: "),
         ({"inputs": []}, "inputs: got [], wanted one tensor named 'features'"),
         (tensor([[1.0] * WIDTH], name="x"), "inputs: got ['x'], wanted one tensor named 'features'"),
         (tensor([[1.0] * WIDTH], datatype="FP64"), "input 'features': datatype: got 'FP64', wanted FP32"),
@@ -101,6 +117,30 @@ def test_an_unknown_model_is_refused_with_those_there_are(client: Any) -> None:
         (tensor([[1e39] * WIDTH]), "features[0].amount: got inf, wanted a finite float32"),
         (tensor([[1.0] * WIDTH]) | {"outputs": [{"name": "y"}]}, "outputs: got 'y', wanted 'risk'"),
         (tensor([[1.0] * WIDTH]) | {"colour": 1}, "body: "),
+        (tensor([[1.0] * WIDTH], datatype="BYTES", data=["x"] * WIDTH), "input 'features': data[0]: got 'x'"),
+        (tensor([[1.0] * WIDTH]) | {"parameters": {"timeout": -1}}, "parameters.timeout: got -1, wanted whole"),
+        (tensor([[1.0] * WIDTH]) | {"parameters": {"timeout": 10**400}}, "parameters.timeout: got 1"),
+        (tensor([[1.0] * WIDTH]) | {"parameters": {"timeout": True}}, "parameters.timeout: got True"),
+        (
+            tensor([[1.0] * WIDTH]) | {"parameters": {"binary_data_output": 1}},
+            "parameters.binary_data_output: got 1, wanted true or false",
+        ),
+        (
+            tensor([[1.0] * WIDTH]) | {"outputs": [{"name": "risk", "parameters": {"binary_data": "yes"}}]},
+            "output 'risk': parameters.binary_data: got 'yes', wanted true or false",
+        ),
+        (
+            tensor([[1.0] * WIDTH]) | {"outputs": [{"name": "risk", "parameters": {"classification": 1}}]},
+            "output 'risk': parameters: got 'classification', which is not offered",
+        ),
+        (
+            tensor([[1.0] * WIDTH], data=None, parameters={"shared_memory_region": "r"}),
+            "input 'features': parameters: got 'shared_memory_region', which is not offered",
+        ),
+        (
+            tensor([[1.0] * WIDTH], parameters={"binary_data_size": 0}),
+            "input 'features': data: got numbers and binary_data_size, wanted one of them",
+        ),
     ],
 )
 def test_a_tensor_that_cannot_be_is_refused_by_part_got_and_wanted(served: Served, body: Any, wanted: str) -> None:
@@ -113,8 +153,117 @@ def test_binary_data_of_a_wrong_length_is_refused(served: Served) -> None:
     headers = {"Inference-Header-Content-Length": str(len(head))}
     answer = call(served.port, "POST", INFER, head + b"1234", headers)
     assert (answer.status, answer.error) == (400, "input 'features': binary_data_size: got 8, wanted 4")
-    answer = call(served.port, "POST", INFER, head, {"Inference-Header-Content-Length": "9999"})
-    assert (answer.status, answer.error[:31]) == (400, "inference-header-content-length")
+    for length in ("9999", "9" * 5000, "-1", "x"):
+        answer = call(served.port, "POST", INFER, head, {"Inference-Header-Content-Length": length})
+        assert (answer.status, answer.error[:31]) == (400, "inference-header-content-length")
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_bytes_and_json_mix_freely(client: Any, binary_in: bool, binary_out: bool) -> None:
+    tensor = triton.InferInput("features", list(ROWS.shape), "FP32").set_data_from_numpy(ROWS, binary_data=binary_in)
+    asked = [triton.InferRequestedOutput("risk", binary_data=binary_out)]
+    answer = client.infer("payments", [tensor], outputs=asked)
+    assert ("data" in answer.get_output("risk")) is not binary_out
+    assert (answer.as_numpy("risk") == infer(client, ROWS, binary=True)).all()
+
+
+def test_an_output_s_own_wish_counts_before_that_of_the_request(served: Served) -> None:
+    wishes = [(True, None, True), (True, False, False), (False, True, True), (False, None, False)]
+    for whole, own, binary in wishes:
+        body = tensor([[1.0] * WIDTH]) | {"parameters": {"binary_data_output": whole}}
+        if own is not None:
+            body["outputs"] = [{"name": "risk", "parameters": {"binary_data": own}}]
+        answer = call(served.port, "POST", INFER, body)
+        assert ("inference-header-content-length" in answer.headers) is binary
+
+
+def test_bytes_nobody_announced_are_refused(served: Served) -> None:
+    head = json.dumps(tensor([[1.0] * WIDTH])).encode()
+    answer = call(served.port, "POST", INFER, head + b"1234", {"Inference-Header-Content-Length": str(len(head))})
+    assert (answer.status, answer.error) == (400, "input 'features': binary_data_size: got none, wanted 4")
+
+
+def test_parameters_no_one_knows_are_ignored(client: Any) -> None:
+    known = infer(client, ROWS[:1], binary=True)
+    asked = {"priority": 3, "sequence_id": 7, "sequence_start": True, "timeout": 10_000_000}
+    assert (infer(client, ROWS[:1], binary=True, **asked, parameters={"colour": "red"}) == known).all()
+
+
+def test_a_request_that_is_already_late_is_answered_504_and_not_run(client: Any) -> None:
+    def count() -> int:
+        found: int = client.get_inference_statistics("payments")["model_stats"][0]["inference_count"]
+        return found
+
+    before = count()
+    with pytest.raises(InferenceServerException, match=r"\[504\] deadline: got a request .* ms too late"):
+        infer(client, ROWS, binary=True, timeout=1)
+    assert count() == before
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_request_gets_the_same_answer(client: Any, algorithm: str) -> None:
+    plain = infer(client, ROWS, binary=True)
+    assert (infer(client, ROWS, binary=True, request_compression_algorithm=algorithm) == plain).all()
+    assert (infer(client, ROWS, binary=False, request_compression_algorithm=algorithm) == plain).all()
+    assert (infer(client, ROWS, binary=True, response_compression_algorithm=algorithm) == plain).all()
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "wanted"),
+    [
+        (gzip.compress(b" " * 1_000_000), "gzip", 413, f"body: got more than {MAX_BODY_BYTES} bytes unpacked"),
+        (gzip.compress(b"{}" * 100)[:-9], "gzip", 400, "body: got an end amid compressed data"),
+        (b"{}", "gzip", 400, "body: Error -3 while decompressing data"),
+        (b"{}", "br", 400, "content-encoding: got 'br', wanted gzip or deflate"),
+    ],
+)
+def test_compression_that_cannot_be_is_refused(
+    served: Served, body: bytes, encoding: str, status: int, wanted: str
+) -> None:
+    answer = call(served.port, "POST", INFER, body, {"Content-Encoding": encoding})
+    assert (answer.status, answer.error[: len(wanted)]) == (status, wanted)
+
+
+def test_asynchronous_requests_are_each_answered_with_their_own(served: Served) -> None:
+    with triton.InferenceServerClient(served.address, concurrency=4) as client:
+        tensors = [triton.InferInput("features", [1, WIDTH], "FP32").set_data_from_numpy(row[None]) for row in ROWS]
+        waiting = [client.async_infer("payments", [t], request_id=str(i)) for i, t in enumerate(tensors)]
+        answers = [each.get_result(timeout=30) for each in waiting]
+        assert [answer.get_response()["id"] for answer in answers] == [str(i) for i in range(len(ROWS))]
+        together = infer(client, ROWS, binary=True)
+    assert (np.concatenate([answer.as_numpy("risk") for answer in answers]) == together).all()
+
+
+def test_an_asyncio_client_sees_and_infers(served: Served) -> None:
+    async def main() -> np.ndarray:
+        async with aio.InferenceServerClient(served.address) as client:
+            assert await client.is_server_live()
+            assert await client.is_server_ready()
+            assert await client.is_model_ready("payments")
+            assert (await client.get_model_metadata("payments"))["name"] == "payments"
+            assert (await client.get_model_repository_index())[0]["state"] == "READY"
+            tensor = triton.InferInput("features", list(ROWS.shape), "FP32").set_data_from_numpy(ROWS)
+            risks: np.ndarray = (await client.infer("payments", [tensor])).as_numpy("risk")
+            return risks
+
+    with triton.InferenceServerClient(served.address) as client:
+        assert (asyncio.run(main()) == infer(client, ROWS, binary=True)).all()
+
+
+def test_configuration_and_statistics_are_told(client: Any) -> None:
+    configuration = client.get_model_config("payments")
+    assert (configuration["name"], configuration["input"][0]["dims"]) == ("payments", [WIDTH])
+    infer(client, ROWS, binary=True)
+    of_one, of_all = client.get_inference_statistics("payments"), client.get_inference_statistics()
+    assert of_one == of_all
+    found = of_one["model_stats"][0]
+    assert found["inference_stats"]["success"]["count"] >= 1
+    assert {each["batch_size"] for each in found["batch_stats"]} >= {len(ROWS)}
+    assert (
+        sum(each["batch_size"] * each["compute_infer"]["count"] for each in found["batch_stats"])
+        == (found["inference_count"])
+    )
 
 
 @pytest.mark.parametrize("features", [[[1.0, 2.0]], [["x"] * WIDTH], [[1e39] * WIDTH]])

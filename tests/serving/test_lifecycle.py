@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from tests.serving.calls import call, payment, tensor
 from vigil import domains
 from vigil.features.state import open_state
 from vigil.settings import Settings
+from vigil.transports.proto import decisions_pb2 as pb
+from vigil.transports.proto import decisions_pb2_grpc
 
 PAYMENTS = domains.load("payments")
 SCORE = "/v1/payments/score"
@@ -105,6 +108,25 @@ def test_a_changed_model_is_refused_with_both_digests_and_requests_in_flight_are
         assert b'"event_id":"in flight"' in answer
         assert service.stop() == 0
         assert (tmp_path / "state" / "features" / "payments" / "snapshot").exists()
+
+
+def test_an_open_stream_does_not_hold_a_stopping_service(tmp_path: Path) -> None:
+    more: queue.Queue[pb.ScoreRequest | None] = queue.Queue()
+    given = environment(tmp_path, VIGIL_DRAIN_S="3600")
+    entities = {"customer": "C", "terminal": "T"}
+    event = pb.Event(event_id="last", ts_ms=1_538_308_800_000, entities=entities, numbers={"amount": 5.0})
+    with (
+        Served(".", tmp_path / "log", given, wanted=(503,)) as service,
+        grpc.insecure_channel(service.grpc_address) as channel,
+    ):
+        answers = decisions_pb2_grpc.DecisionsStub(channel).ScoreStream(iter(more.get, None))
+        more.put(pb.ScoreRequest(domain="payments", events=[event]))
+        assert next(answers).decisions[0].event_id == "last"
+        assert service.stop() == 0
+        with pytest.raises(grpc.RpcError, match="the server stops") as caught:
+            next(answers)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        more.put(None)
 
 
 def port_is_open(port: int) -> bool:

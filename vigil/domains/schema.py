@@ -14,6 +14,8 @@ from vigil.domains.spec import Domain
 from vigil.errors import InvalidEvent, InvalidInput
 
 MAX_TS_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+# Text that is not UTF-8 has an exception of its own.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 MAX_KEY = 128
 TS_WANTED = "an RFC 3339 time with an offset, or epoch milliseconds (UTC)"
 KEY_WANTED = f"a string of 1 to {MAX_KEY} characters, or an integer"
@@ -74,7 +76,7 @@ class Schema:
         array = bytes(body[:64]).lstrip()[:1] == b"["
         try:
             events = self._many.decode(body) if array else [self._one.decode(body)]
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise self._explained(body, array) from None
         if not events:
             raise InvalidInput("events: got an empty array, wanted at least one event")
@@ -89,7 +91,7 @@ class Schema:
         array = bytes(body[:64]).lstrip()[:1] == b"["
         try:
             labels = self._feedbacks.decode(body) if array else [self._feedback.decode(body)]
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise _explain(body, array, ("event_id", "label"), _check_feedback) from None
         if not labels:
             raise InvalidInput("feedback: got an empty array, wanted at least one label")
@@ -207,7 +209,7 @@ def _explain(
     """The slow path of a failed decode: finds the field that is wrong and says so."""
     try:
         values = msgspec.json.decode(body)
-    except msgspec.DecodeError as failure:
+    except UNREADABLE as failure:
         return InvalidInput(f"body: {_lower(str(failure))}; wanted JSON with the fields {', '.join(fields)}")
     try:
         for i, item in enumerate(values if array else [values]):

@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 import model_store
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidInput, ModelRefused, shown
+from vigil.errors import InvalidInput, ModelRefused, NotFound, shown
 
 Rows = npt.NDArray[np.float32]
 
@@ -58,7 +58,7 @@ class Session:
         self.feature_names = tuple(feature_names)
         self.input_name, self.output_name = input_name, output_name
         self._outputs = [output_name]
-        self._max_batch = max(max_batch // FILL_TO[-1], 1) * FILL_TO[-1]
+        self.max_batch = max(max_batch // FILL_TO[-1], 1) * FILL_TO[-1]
         self._fill_to = 1
         self._settle()
 
@@ -92,7 +92,7 @@ class Session:
     def _settle(self) -> None:
         """Runs the batch sizes that will come: allocations are made, and how far to fill up is found."""
         width, random = len(self.feature_names), np.random.default_rng(0)
-        probe = (random.standard_normal((self._max_batch, width)) * 10.0 ** random.integers(-2, 4, width)).astype("f4")
+        probe = (random.standard_normal((self.max_batch, width)) * 10.0 ** random.integers(-2, 4, width)).astype("f4")
         for self._fill_to in FILL_TO:
             together = self.run(probe)[:PROBE_ROWS]
             sizes = (1, 2, 3, 5, 8, 13, 32, PROBE_ROWS)
@@ -122,7 +122,7 @@ class Session:
             i, j = np.argwhere(~np.isfinite(rows))[0]
             value = shown(float(rows[i, j]))
             raise InvalidInput(f"features[{i}].{self.feature_names[j]}: got {value}, wanted a finite float32")
-        step = self._max_batch
+        step = self.max_batch
         parts = [self._filled(rows[start : start + step]) for start in range(0, len(rows), step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -134,3 +134,11 @@ class Session:
             rows = padded
         risks: Rows = self._session.run(self._outputs, {self.input_name: rows})[0]
         return risks[:n, 0]
+
+
+def stored_versions(domain: Domain) -> list[str]:
+    """Versions of the domain's model in the store, sorted; none where there is none."""
+    try:
+        return sorted(model_store.versions(domain.name))
+    except NotFound:
+        return []

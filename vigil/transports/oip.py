@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
     from vigil.engine import Engine
     from vigil.scoring.session import Rows, Session
 
-SERVER = {"name": "vigil", "version": __version__, "extensions": ["binary_tensor_data"]}
+EXTENSIONS = ["binary_tensor_data", "parameters", "statistics", "model_repository", "model_configuration"]
+SERVER = {"name": "vigil", "version": __version__, "extensions": EXTENSIONS}
 PLATFORM = "onnxruntime_onnx"
 DATATYPE = "FP32"
+# Ignoring these would give another answer than the one asked for.
+UNSUPPORTED = {"classification", "shared_memory_region"}
 
 
 def model_of(engine: Engine, version: str) -> Session:
@@ -42,6 +46,105 @@ def metadata(name: str, session: Session) -> dict[str, Any]:
         "inputs": [{"name": session.input_name, "datatype": DATATYPE, "shape": [-1, width]}],
         "outputs": [{"name": session.output_name, "datatype": DATATYPE, "shape": [-1, 1]}],
     }
+
+
+def config(name: str, session: Session) -> dict[str, Any]:
+    """A model's configuration, in the words of Triton's model configuration extension."""
+    tensor = {"data_type": f"TYPE_{DATATYPE}"}
+    return {
+        "name": name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "max_batch_size": session.max_batch,
+        "input": [{"name": session.input_name, **tensor, "dims": [len(session.feature_names)]}],
+        "output": [{"name": session.output_name, **tensor, "dims": [1]}],
+        "dynamic_batching": {},
+        "instance_group": [{"name": name, "kind": "KIND_CPU", "count": 1}],
+        "default_model_filename": "model.onnx",
+    }
+
+
+def index(engines: Iterable[Engine], ready: bool) -> list[dict[str, str]]:
+    """Every version of the models that the store holds or that is loaded, with its state and the reason for it.
+
+    Args:
+        engines: of the domains that are served.
+        ready: whether to leave out what does not answer.
+    """
+    entries = []
+    for engine in engines:
+        name, session = engine.domain.name, engine.session
+        loaded = session.version if session else ""
+        for version in sorted({*engine.stored_versions(), loaded} - {""}) or [""]:
+            if version and version == loaded:
+                entries.append({"name": name, "version": version, "state": "READY", "reason": ""})
+            elif not ready:
+                reason = f"version {loaded} is loaded" if loaded else engine.problem
+                entries.append({"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason})
+    return entries
+
+
+def statistics(engine: Engine, version: str) -> list[dict[str, Any]]:
+    """What each version has done since this process first loaded it, or the one asked for ("" for all).
+
+    Raises:
+        NotFound: for a version that never was loaded, listing those that were.
+    """
+    name, known = engine.domain.name, engine.statistics
+    if version and version not in known:
+        raise NotFound(
+            f"no statistics of version {version!r} of model {name!r}; there are {', '.join(known) or 'none'}"
+        )
+    return [
+        {
+            "name": name,
+            "version": each,
+            "last_inference": found.last_inference_ms,
+            "inference_count": found.inferences,
+            "execution_count": found.executions,
+            "inference_stats": {
+                "success": asdict(found.success),
+                "fail": asdict(found.fail),
+                "queue": asdict(found.queue),
+                **asdict(found.compute),
+            },
+            "batch_stats": [{"batch_size": size, **asdict(times)} for size, times in sorted(found.by_size.items())],
+        }
+        for each, found in known.items()
+        if version in ("", each)
+    ]
+
+
+def deadline_s(timeout_us: object, started_s: float) -> float | None:
+    """When a request that began at `started_s` gives up, of `time.perf_counter`; None: never.
+
+    Args:
+        timeout_us: its parameter `timeout`, microseconds; None or 0: it waits.
+        started_s: of `time.perf_counter`.
+
+    Raises:
+        InvalidInput: where that is no whole number of at most 63 bits, or negative.
+    """
+    if timeout_us is None:
+        return None
+    if not isinstance(timeout_us, int) or isinstance(timeout_us, bool) or not 0 <= timeout_us < 1 << 63:
+        raise InvalidInput(f"parameters.timeout: got {shown(timeout_us)}, wanted whole microseconds")
+    if timeout_us == 0:
+        return None
+    return started_s + timeout_us * 1e-6
+
+
+def check_load(parameters: Iterable[str]) -> None:
+    """Raises InvalidInput for a load that brings its own files: only what the store holds can be verified."""
+    for name in parameters:
+        if name == "config" or name.startswith("file:"):
+            raise InvalidInput(f"parameters: got {shown(name)}, wanted none: the model store says what is loaded")
+
+
+def check_parameters(where: str, parameters: Mapping[str, object]) -> None:
+    """Raises InvalidInput for a tensor's parameters that ask for what is not offered; others are ignored."""
+    for name in UNSUPPORTED & parameters.keys():
+        raise InvalidInput(f"{where}: parameters: got {shown(name)}, which is not offered; wanted data in the request")
 
 
 def check_names(session: Session, inputs: Sequence[str], outputs: Iterable[str]) -> None:
@@ -70,7 +173,7 @@ def from_raw(session: Session, datatype: str, shape: Sequence[int], raw: bytes |
     Raises:
         InvalidInput: for a datatype, shape or length that is not the declared one.
     """
-    if len(raw) % 4:
+    if len(raw) % 4 and datatype == DATATYPE:
         raise InvalidInput(f"input {session.input_name!r}: data: got {len(raw)} bytes, wanted 4 for each value")
     check_tensor(session, datatype, shape, len(raw) // 4)
     # Behind JSON of any length the bytes may start anywhere: copied only where that matters.

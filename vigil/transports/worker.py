@@ -9,6 +9,7 @@ import time
 from vigil import domains, metrics
 from vigil.engine import Engine
 from vigil.errors import NotFound, VigilError
+from vigil.scoring.session import Session
 from vigil.settings import Settings
 from vigil.transports.grpc.server import GrpcServer
 
@@ -53,7 +54,7 @@ class Worker:
         # connections at full rate the p99 was 125 ms before this, 8 ms after.
         gc.collect()
         gc.freeze()
-        metrics.READY.set(0 if self.not_ready() else 1)
+        self._tell()
         logger.info("started in %.1f s; %s", time.perf_counter() - started_s, self.not_ready() or "ready")
 
     async def stop(self) -> None:
@@ -64,6 +65,34 @@ class Worker:
             await self._grpc.stop(self.settings.drain_s)
         for engine in self.engines.values():
             engine.close()
+
+    async def load(self, name: str) -> Session:
+        """Takes the store's present model of that name, while requests go on; readiness and health follow.
+
+        Raises:
+            NotFound, ModelRefused: as :meth:`Engine.load`; what was loaded stays.
+        """
+        try:
+            return await self.engine(name, "model").load()
+        finally:
+            await self._changed()
+
+    async def unload(self, name: str) -> None:
+        """Lets the rules tier answer; readiness and health follow.
+
+        Raises:
+            NotFound: listing the models there are.
+        """
+        await self.engine(name, "model").unload()
+        await self._changed()
+
+    async def _changed(self) -> None:
+        self._tell()
+        if self._grpc:
+            await self._grpc.tell_health()
+
+    def _tell(self) -> None:
+        metrics.READY.set(0 if self.not_ready() else 1)
 
     def not_ready(self) -> str:
         """Why this process should get no traffic; "" where it should."""

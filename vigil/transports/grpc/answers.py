@@ -1,4 +1,4 @@
-"""What every unary call has around it: errors as gRPC statuses, and a count."""
+"""What every call has around it: errors as gRPC statuses, and a count."""
 
 from __future__ import annotations
 
@@ -29,12 +29,36 @@ def answers(method: Method) -> Method:
             response = await method(servicer, request, context)
             metrics.answered("grpc", name, "OK", started_s)
             return response
-        except VigilError as failure:
-            code, message = failure.grpc_status, str(failure)
-        except Exception:
-            logger.exception("gRPC call %s failed", name)
-            code, message = "INTERNAL", "internal error; the server's log has the details"
+        except Exception as failure:
+            code, message = status_of(failure, name)
         metrics.answered("grpc", name, code, started_s)
         return await context.abort(grpc.StatusCode[code], message)
 
     return call
+
+
+def aborts(method: Method) -> Method:
+    """Wraps the method of a stream, which answers and counts its messages itself: a VigilError ends the call."""
+
+    @functools.wraps(method)
+    async def call(servicer: Any, requests: Any, context: Any) -> None:
+        try:
+            await method(servicer, requests, context)
+        except VigilError as failure:
+            await context.abort(grpc.StatusCode[failure.grpc_status], str(failure))
+
+    return call
+
+
+def status_of(failure: Exception, name: str) -> tuple[str, str]:
+    """Name of the gRPC status and the message for a call of the method `name` that failed."""
+    if isinstance(failure, VigilError):
+        return failure.grpc_status, str(failure)
+    logger.error("gRPC call %s failed", name, exc_info=failure)
+    return "INTERNAL", "internal error; the server's log has the details"
+
+
+def deadline_s(context: Any) -> float | None:
+    """When the caller of a call gives up, of `time.perf_counter`; None: never."""
+    remaining_s = context.time_remaining()
+    return None if remaining_s is None else perf_counter() + remaining_s

@@ -9,11 +9,14 @@ import msgspec
 from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback, Schema
 from vigil.errors import InvalidInput
-from vigil.transports.grpc.answers import answers
+from vigil.transports.grpc.answers import aborts, answers, deadline_s
+from vigil.transports.grpc.streams import Streams
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from vigil.transports.worker import Worker
 
 
@@ -22,26 +25,44 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
 
     Args:
         worker: whose engines answer.
+        streams: of the server.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, streams: Streams) -> None:
+        self._worker, self._streams = worker, streams
 
     @answers
     async def Score(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Events of one domain to decisions, in order."""
+        return pb.ScoreResponse(decisions=await self._score(request, deadline_s(context)))
+
+    @aborts
+    async def ScoreStream(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
+        """As Score, an answer a request, in order; what is wrong with one is said in its answer."""
+        until_s = deadline_s(context)
+
+        async def answer(request: Any) -> Any:
+            return pb.ScoreStreamResponse(decisions=await self._score(request, until_s))
+
+        await self._streams.in_order(requests, context, "ScoreStream", answer, _failed)
+
+    async def _score(self, request: Any, until_s: float | None) -> list[Any]:
         engine = self._worker.engine(request.domain)
         if not request.events:
             raise InvalidInput("events: got none, wanted at least one event")
         events = events_of(engine.schema, request.events)
-        decisions = await engine.submit(events, request.with_features)
-        return pb.ScoreResponse(decisions=[message_of(decision) for decision in decisions])
+        decisions = await engine.submit(events, request.with_features, until_s)
+        return [message_of(decision) for decision in decisions]
 
     @answers
     async def Feedback(self, request: Any, context: Any) -> Any:  # noqa: N802
         """True labels of earlier events."""
         engine = self._worker.engine(request.domain)
         return pb.FeedbackResponse(statuses=engine.feedback(labels_of(engine.schema, request.labels)))
+
+
+def _failed(request: Any, code: str, message: str) -> Any:
+    return pb.ScoreStreamResponse(error=pb.Error(code=code, message=message))
 
 
 def labels_of(schema: Schema, messages: Any) -> list[Feedback]:

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from vigil.errors import ConfigError
 from vigil.transports.grpc.decisions import DecisionsService
 from vigil.transports.grpc.inference import InferenceService
+from vigil.transports.grpc.streams import Streams
 from vigil.transports.proto import decisions_pb2, decisions_pb2_grpc
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class GrpcServer:
     def __init__(self, worker: Worker) -> None:
         self._worker, settings = worker, worker.settings
         self.address = f"{settings.grpc_host}:{settings.grpc_port}"
-        self._health = health_aio.HealthServicer()
+        self._health, self._streams = health_aio.HealthServicer(), Streams()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
@@ -44,8 +45,9 @@ class GrpcServer:
                 ("grpc.so_reuseport", int(settings.workers > 1)),
             ]
         )
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(InferenceService(worker), self._server)
-        decisions_pb2_grpc.add_DecisionsServicer_to_server(DecisionsService(worker), self._server)
+        inference, decisions = InferenceService(worker, self._streams), DecisionsService(worker, self._streams)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)
+        decisions_pb2_grpc.add_DecisionsServicer_to_server(decisions, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (INFERENCE, DECISIONS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
@@ -60,13 +62,19 @@ class GrpcServer:
             self._server.add_insecure_port(self.address)
         except RuntimeError:
             raise ConfigError(f"gRPC port {self.address} is in use or not ours to take: set VIGIL_GRPC_PORT") from None
-        with_model = NOT_SERVING if self._worker.not_ready() else SERVING
-        for name, status in (("", with_model), (INFERENCE, with_model), (DECISIONS, SERVING)):
-            await self._health.set(name, status)
+        await self.tell_health()
         await self._server.start()
         logger.info("gRPC listens on %s", self.address)
 
+    async def tell_health(self) -> None:
+        """Sets the health of the server, its services and, under its name, each model."""
+        with_model = NOT_SERVING if self._worker.not_ready() else SERVING
+        models = {name: SERVING if engine.session else NOT_SERVING for name, engine in self._worker.engines.items()}
+        for name, status in {**models, "": with_model, INFERENCE: with_model, DECISIONS: SERVING}.items():
+            await self._health.set(name, status)
+
     async def stop(self, drain_s: float) -> None:
-        """Not serving; calls in flight get `drain_s` seconds to finish."""
+        """Not serving; streams answer what they have read, calls in flight get `drain_s` seconds to finish."""
         await self._health.enter_graceful_shutdown()
+        self._streams.stop()
         await self._server.stop(drain_s)

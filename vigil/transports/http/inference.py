@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
+from time import perf_counter
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from vigil.errors import InvalidInput, Unavailable, shown
+from vigil.errors import InvalidInput, TooLarge, Unavailable, shown
 from vigil.scoring.session import Rows, Session
 from vigil.transports import oip
 from vigil.transports.http.message import Request, Response, json
 from vigil.transports.worker import Worker
 
 HEADER_LENGTH = b"inference-header-content-length"
+MOST_DIGITS = 18  # of a length; Python refuses to read numbers of thousands
 Parameters = dict[str, Any]
 
 
@@ -38,7 +41,7 @@ class InferRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=
     """Body of an infer request."""
 
     inputs: list[InputTensor]
-    id: str = ""
+    id: str | None = None
     outputs: list[OutputTensor] | None = None
     parameters: Parameters | None = None
 
@@ -93,29 +96,65 @@ class InferenceRoutes:
         self._model(request)
         return json({"name": request.path["model"], "ready": True})
 
+    async def config(self, request: Request) -> Response:
+        """A model's configuration, as Triton writes it."""
+        return json(oip.config(request.path["model"], self._model(request)))
+
+    async def statistics(self, request: Request) -> Response:
+        """What a model's versions have done since they were loaded."""
+        engine = self._worker.engine(request.path["model"], "model")
+        return json({"model_stats": oip.statistics(engine, request.path.get("version", ""))})
+
+    async def all_statistics(self, request: Request) -> Response:
+        """The same of every model."""
+        return json({"model_stats": [each for e in self._worker.engines.values() for each in oip.statistics(e, "")]})
+
     async def infer(self, request: Request) -> Response:
         """Feature rows to risks."""
+        started_s = perf_counter()
         engine = self._worker.engine(request.path["model"], "model")
         session = oip.model_of(engine, request.path.get("version", ""))
-        head, tail = _parted(request)
+        head, tail = _parted(request, self._worker.settings.max_body_bytes)
         asked = _decoded(head)
         rows = _rows(session, asked, tail)
-        risks = await engine.infer(rows)
-        return _answer(request.path["model"], session, asked, risks)
+        deadline_s = oip.deadline_s(asked.parameters.get("timeout"), started_s) if asked.parameters else None
+        binary = _binary(asked)
+        risks = await engine.infer(rows, session, deadline_s)
+        return _answer(request.path["model"], session, asked.id, risks, binary)
 
     def _model(self, request: Request) -> Session:
         engine = self._worker.engine(request.path["model"], "model")
         return oip.model_of(engine, request.path.get("version", ""))
 
 
-def _parted(request: Request) -> tuple[bytes, memoryview]:
-    """The JSON of a body and the tensors' bytes behind it."""
+def _parted(request: Request, max_bytes: int) -> tuple[bytes, memoryview]:
+    """The JSON of a body, which may be compressed, and the tensors' bytes behind it."""
     body, length = request.body, request.header(HEADER_LENGTH)
+    if encoding := request.header(b"content-encoding"):
+        body = _unpacked(body, encoding, max_bytes)
     if not length:
         return body, memoryview(b"")
-    if not length.isdigit() or int(length) > len(body):
+    if not length.isdigit() or len(length) > MOST_DIGITS or int(length) > len(body):
         raise InvalidInput(f"{HEADER_LENGTH.decode()}: got {shown(length.decode('latin-1'))}, wanted 0 to {len(body)}")
     return body[: int(length)], memoryview(body)[int(length) :]
+
+
+def _unpacked(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
+    """A compressed body, unpacked no further than to its limit."""
+    if encoding == b"identity":
+        return body
+    if encoding not in (b"gzip", b"deflate"):
+        raise InvalidInput(f"content-encoding: got {shown(encoding.decode('latin-1'))}, wanted gzip or deflate")
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and zlib apart by their first bytes
+    try:
+        unpacked = stream.decompress(body, max_bytes + 1)
+    except zlib.error as failure:
+        raise InvalidInput(f"body: {failure}; wanted {encoding.decode()}") from None
+    if len(unpacked) > max_bytes:
+        raise TooLarge(f"body: got more than {max_bytes} bytes unpacked, wanted at most {max_bytes}")
+    if not stream.eof:
+        raise InvalidInput(f"body: got an end amid compressed data, wanted the whole of it as {encoding.decode()}")
+    return unpacked
 
 
 def _decoded(head: bytes) -> InferRequest:
@@ -124,7 +163,7 @@ def _decoded(head: bytes) -> InferRequest:
             return _decode_flat(head)
         except msgspec.ValidationError:  # nested, or wrong: the loose decoder can tell
             asked = _decode_loose(head)
-    except msgspec.DecodeError as failure:
+    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
         raise InvalidInput(f"body: {failure}; wanted an inference request") from None
     for tensor in asked.inputs:
         if tensor.data is not None:
@@ -134,16 +173,25 @@ def _decoded(head: bytes) -> InferRequest:
 
 def _rows(session: Session, asked: InferRequest, tail: memoryview) -> Rows:
     oip.check_names(session, [tensor.name for tensor in asked.inputs], [t.name for t in asked.outputs or ()])
-    tensor = asked.inputs[0]
-    size = (tensor.parameters or {}).get("binary_data_size")
+    tensor, size = asked.inputs[0], None
+    if tensor.parameters:
+        oip.check_parameters(f"input {tensor.name!r}", tensor.parameters)
+        size = tensor.parameters.get("binary_data_size")
+    for output in asked.outputs or ():
+        if output.parameters:
+            oip.check_parameters(f"output {output.name!r}", output.parameters)
     if size is None:
+        if len(tail):
+            raise InvalidInput(f"input {tensor.name!r}: binary_data_size: got none, wanted {len(tail)}")
         if tensor.data is None:
             raise InvalidInput(f"input {tensor.name!r}: data: got none, wanted numbers or binary_data_size")
         oip.check_tensor(session, tensor.datatype, tensor.shape, len(tensor.data))
         # A float64 beyond float32 becomes infinite here and is refused as such by the session.
         with np.errstate(over="ignore"):
             return np.array(tensor.data, np.float32).reshape(tensor.shape)
-    if size != len(tail):
+    if tensor.data is not None:
+        raise InvalidInput(f"input {tensor.name!r}: data: got numbers and binary_data_size, wanted one of them")
+    if size.__class__ is not int or size != len(tail):
         raise InvalidInput(f"input {tensor.name!r}: binary_data_size: got {shown(size)}, wanted {len(tail)}")
     return oip.from_raw(session, tensor.datatype, tensor.shape, tail)
 
@@ -160,12 +208,12 @@ def _flat(name: str, data: list[Any]) -> list[float]:
     return data
 
 
-def _answer(name: str, session: Session, asked: InferRequest, risks: Rows) -> Response:
+def _answer(name: str, session: Session, id_: str | None, risks: Rows, binary: bool) -> Response:
     output: dict[str, Any] = {"name": session.output_name, "datatype": oip.DATATYPE, "shape": [len(risks), 1]}
     answer: dict[str, Any] = {"model_name": name, "model_version": session.version, "outputs": [output]}
-    if asked.id:
-        answer["id"] = asked.id
-    if not _binary(asked):
+    if id_:
+        answer["id"] = id_
+    if not binary:
         output["data"] = risks.tolist()
         return json(answer)
     raw = risks.astype("<f4").tobytes()
@@ -177,7 +225,15 @@ def _answer(name: str, session: Session, asked: InferRequest, risks: Rows) -> Re
 
 def _binary(asked: InferRequest) -> bool:
     """Whether the output is wanted as bytes: the tensor's own parameter counts before the request's."""
-    default = bool((asked.parameters or {}).get("binary_data_output", False))
+    default = _flag("parameters", asked.parameters, "binary_data_output", False)
     if not asked.outputs:
         return default
-    return bool((asked.outputs[0].parameters or {}).get("binary_data", default))
+    output = asked.outputs[0]
+    return _flag(f"output {output.name!r}: parameters", output.parameters, "binary_data", default)
+
+
+def _flag(where: str, parameters: Parameters | None, name: str, default: bool) -> bool:
+    value = parameters.get(name, default) if parameters else default
+    if value.__class__ is not bool:
+        raise InvalidInput(f"{where}.{name}: got {shown(value)}, wanted true or false")
+    return bool(value)

@@ -9,6 +9,7 @@ from vigil.errors import NotFound
 from vigil.transports.http.events import EventRoutes
 from vigil.transports.http.inference import InferenceRoutes
 from vigil.transports.http.message import Request, Response
+from vigil.transports.http.repository import RepositoryRoutes
 from vigil.transports.worker import Worker
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -37,7 +38,7 @@ class Routes:
     """
 
     def __init__(self, worker: Worker) -> None:
-        events, inference = EventRoutes(worker), InferenceRoutes(worker)
+        events, inference, repository = EventRoutes(worker), InferenceRoutes(worker), RepositoryRoutes(worker)
         model = "/v2/models/{model}"
         versioned = model + "/versions/{version}"
         self.table = (
@@ -46,15 +47,21 @@ class Routes:
             Route("/v2", "GET", inference.server),
             Route("/v2/health/live", "GET", inference.live),
             Route("/v2/health/ready", "GET", inference.ready),
+            Route("/v2/models/stats", "GET", inference.all_statistics),
             *(
                 Route(at + end, method, handler)
                 for at in (model, versioned)
                 for end, method, handler in (
                     ("", "GET", inference.metadata),
                     ("/ready", "GET", inference.model_ready),
+                    ("/config", "GET", inference.config),
+                    ("/stats", "GET", inference.statistics),
                     ("/infer", "POST", inference.infer),
                 )
             ),
+            Route("/v2/repository/index", "POST", repository.index),
+            Route("/v2/repository/models/{model}/load", "POST", repository.load),
+            Route("/v2/repository/models/{model}/unload", "POST", repository.unload),
             Route("/readyz", "GET", inference.ready),
         )
         # Paths without surprises are looked up once; a caller cannot make this grow.

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vigil/transports/proto/decisions.proto\x12\x08vigil.v1\"V\n\x0cScoreRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x1f\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x0f.vigil.v1.Event\x12\x15\n\rwith_features\x18\x03 \x01(\x08\"\xf8\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\x05ts_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12/\n\x08\x65ntities\x18\x03 \x03(\x0b\x32\x1d.vigil.v1.Event.EntitiesEntry\x12-\n\x07numbers\x18\x04 \x03(\x0b\x32\x1c.vigil.v1.Event.NumbersEntry\x1a/\n\rEntitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_ts_ms\"6\n\rScoreResponse\x12%\n\tdecisions\x18\x01 \x03(\x0b\x32\x12.vigil.v1.Decision\"\xdf\x01\n\x08\x44\x65\x63ision\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04risk\x18\x02 \x01(\x01\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04tier\x18\x06 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\x12\x32\n\x08\x66\x65\x61tures\x18\x08 \x03(\x0b\x32 .vigil.v1.Decision.FeaturesEntry\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"B\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x1f\n\x06labels\x18\x02 \x03(\x0b\x32\x0f.vigil.v1.Label\"7\n\x05Label\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\x05label\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_label\"$\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x10\n\x08statuses\x18\x01 \x03(\t2\x88\x01\n\tDecisions\x12\x38\n\x05Score\x12\x16.vigil.v1.ScoreRequest\x1a\x17.vigil.v1.ScoreResponse\x12\x41\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x19.vigil.v1.FeedbackRequest\x1a\x1a.vigil.v1.FeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vigil/transports/proto/decisions.proto\x12\x08vigil.v1\"V\n\x0cScoreRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x1f\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x0f.vigil.v1.Event\x12\x15\n\rwith_features\x18\x03 \x01(\x08\"\xf8\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\x05ts_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12/\n\x08\x65ntities\x18\x03 \x03(\x0b\x32\x1d.vigil.v1.Event.EntitiesEntry\x12-\n\x07numbers\x18\x04 \x03(\x0b\x32\x1c.vigil.v1.Event.NumbersEntry\x1a/\n\rEntitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_ts_ms\"6\n\rScoreResponse\x12%\n\tdecisions\x18\x01 \x03(\x0b\x32\x12.vigil.v1.Decision\"k\n\x13ScoreStreamResponse\x12%\n\tdecisions\x18\x01 \x03(\x0b\x32\x12.vigil.v1.Decision\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x0f.vigil.v1.ErrorH\x00\x88\x01\x01\x42\x08\n\x06_error\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xdf\x01\n\x08\x44\x65\x63ision\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04risk\x18\x02 \x01(\x01\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04tier\x18\x06 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\x12\x32\n\x08\x66\x65\x61tures\x18\x08 \x03(\x0b\x32 .vigil.v1.Decision.FeaturesEntry\x1a/\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"B\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x1f\n\x06labels\x18\x02 \x03(\x0b\x32\x0f.vigil.v1.Label\"7\n\x05Label\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\x05label\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_label\"$\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x10\n\x08statuses\x18\x01 \x03(\t2\xd2\x01\n\tDecisions\x12\x38\n\x05Score\x12\x16.vigil.v1.ScoreRequest\x1a\x17.vigil.v1.ScoreResponse\x12H\n\x0bScoreStream\x12\x16.vigil.v1.ScoreRequest\x1a\x1d.vigil.v1.ScoreStreamResponse(\x01\x30\x01\x12\x41\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x19.vigil.v1.FeedbackRequest\x1a\x1a.vigil.v1.FeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,16 +47,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT_NUMBERSENTRY']._serialized_end=379
   _globals['_SCORERESPONSE']._serialized_start=391
   _globals['_SCORERESPONSE']._serialized_end=445
-  _globals['_DECISION']._serialized_start=448
-  _globals['_DECISION']._serialized_end=671
-  _globals['_DECISION_FEATURESENTRY']._serialized_start=624
-  _globals['_DECISION_FEATURESENTRY']._serialized_end=671
-  _globals['_FEEDBACKREQUEST']._serialized_start=673
-  _globals['_FEEDBACKREQUEST']._serialized_end=739
-  _globals['_LABEL']._serialized_start=741
-  _globals['_LABEL']._serialized_end=796
-  _globals['_FEEDBACKRESPONSE']._serialized_start=798
-  _globals['_FEEDBACKRESPONSE']._serialized_end=834
-  _globals['_DECISIONS']._serialized_start=837
-  _globals['_DECISIONS']._serialized_end=973
+  _globals['_SCORESTREAMRESPONSE']._serialized_start=447
+  _globals['_SCORESTREAMRESPONSE']._serialized_end=554
+  _globals['_ERROR']._serialized_start=556
+  _globals['_ERROR']._serialized_end=594
+  _globals['_DECISION']._serialized_start=597
+  _globals['_DECISION']._serialized_end=820
+  _globals['_DECISION_FEATURESENTRY']._serialized_start=773
+  _globals['_DECISION_FEATURESENTRY']._serialized_end=820
+  _globals['_FEEDBACKREQUEST']._serialized_start=822
+  _globals['_FEEDBACKREQUEST']._serialized_end=888
+  _globals['_LABEL']._serialized_start=890
+  _globals['_LABEL']._serialized_end=945
+  _globals['_FEEDBACKRESPONSE']._serialized_start=947
+  _globals['_FEEDBACKRESPONSE']._serialized_end=983
+  _globals['_DECISIONS']._serialized_start=986
+  _globals['_DECISIONS']._serialized_end=1196
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,11 @@ class DecisionsStub:
                 request_serializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.ScoreStream = channel.stream_stream(
+                '/vigil.v1.Decisions/ScoreStream',
+                request_serializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreStreamResponse.FromString,
+                _registered_method=True)
         self.Feedback = channel.unary_unary(
                 '/vigil.v1.Decisions/Feedback',
                 request_serializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.FeedbackRequest.SerializeToString,
@@ -51,6 +56,13 @@ class DecisionsServicer:
 
     def Score(self, request, context):
         """Scores events of one domain, in order. One that cannot be fails the call and none counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreStream(self, request_iterator, context):
+        """As Score, for as long as the stream lasts: an answer a request, in order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +82,11 @@ def add_DecisionsServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreRequest.FromString,
                     response_serializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreResponse.SerializeToString,
+            ),
+            'ScoreStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ScoreStream,
+                    request_deserializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreRequest.FromString,
+                    response_serializer=vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreStreamResponse.SerializeToString,
             ),
             'Feedback': grpc.unary_unary_rpc_method_handler(
                     servicer.Feedback,
@@ -104,6 +121,33 @@ class Decisions:
             '/vigil.v1.Decisions/Score',
             vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreRequest.SerializeToString,
             vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vigil.v1.Decisions/ScoreStream',
+            vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreRequest.SerializeToString,
+            vigil_dot_transports_dot_proto_dot_decisions__pb2.ScoreStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.serving import tiny_model
 from vigil import domains
 from vigil.domains.schema import Feedback
 from vigil.engine import Engine
-from vigil.errors import InvalidEvent, Unavailable
+from vigil.errors import DeadlineExceeded, InvalidEvent, Unavailable
 from vigil.features.store import MemoryStore
 from vigil.scoring.session import Session
 from vigil.settings import Settings
@@ -83,6 +84,41 @@ def test_without_a_model_rules_decide_and_rows_are_refused_with_the_reason() -> 
     assert served.score(events(served, 1), NOW_MS)[0].tier == "rules"
     with pytest.raises(Unavailable, match="no model"):
         served.model()
+
+
+def test_a_slow_model_gets_the_same_decisions_in_the_same_order_and_labels_come_between(session: Session) -> None:
+    fast = engine(session)
+    wanted = fast.score(events(fast, 60), NOW_MS, with_features=True)
+    session.row_s, before_s = 1.0, session.row_s
+    slow = engine(session)
+    session.row_s = before_s
+
+    async def submit() -> list[Any]:
+        waiting = []
+        for i, event in enumerate(events(slow, 60)):
+            waiting.append(slow.submit([event], True))
+            if i % 7 == 0:
+                await asyncio.sleep(0)
+                slow.feedback([Feedback(event_id=i, label=0)])
+        return await asyncio.gather(*waiting)
+
+    assert [decisions[0] for decisions in asyncio.run(submit())] == wanted
+    slow.close()
+
+
+def test_an_event_past_its_deadline_is_refused_and_counts_for_nothing(session: Session) -> None:
+    served = engine(session)
+
+    async def submit() -> None:
+        deadline_s = time.perf_counter() + 0.2
+        late = served.submit(events(served, 1), deadline_s=deadline_s)
+        while time.perf_counter() < deadline_s:
+            pass
+        with pytest.raises(DeadlineExceeded):
+            await late
+
+    asyncio.run(submit())
+    assert served.store.apply(events(served, 1))[1].tolist() == [0]
 
 
 def test_labels_are_told_what_became_of_them(session: Session) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,23 @@ from vigil.errors import InvalidEvent, ModelRefused, NotFound, Unavailable
 from vigil.features import kernel
 from vigil.features.state import open_state
 from vigil.features.store import MemoryStore
-from vigil.scoring.batcher import Batcher
+from vigil.scoring.batcher import Batcher, Limits
+from vigil.scoring.queue import Priority
 from vigil.scoring.session import Rows, Session
 from vigil.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits")
+LIVE_ROWS = 16  # a call with more rows is bulk, and lets the smaller ones pass
 Submission = tuple[Sequence[Any], bool]
+
+
+class Applied(NamedTuple):
+    """Events of a batch that have counted, and their features float32 [n, F]."""
+
+    events: list[Any]
+    features: npt.NDArray[np.float32]
 
 
 class Store(Protocol):
@@ -67,12 +76,25 @@ class Engine:
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
         self._clock_ms = clock_ms
-        self.close = close
-        limits = settings.max_batch, settings.max_queue
-        self._events: Batcher[Submission, list[Decision]] = Batcher(
-            lambda batch: self._decide(batch, self._clock_ms()), *limits, metrics.BatchMetrics(domain.name, "events")
+        self._close = close
+        limits = Limits(settings.max_batch, settings.max_queue, settings.max_wait_ms / 1000)
+        warm_s = session.row_s if session else 0.0
+        self._events: Batcher[Submission, Applied, Rows | None, list[Decision]] = Batcher(
+            lambda batch: self._apply(batch, self._clock_ms()),
+            self._risks,
+            self._decide,
+            limits,
+            metrics.BatchMetrics(domain.name, "events"),
+            warm_s,
         )
-        self._rows: Batcher[Rows, Rows] = Batcher(self._infer, *limits, metrics.BatchMetrics(domain.name, "rows"))
+        self._rows: Batcher[Rows, Rows, Rows, Rows] = Batcher(
+            _joined,
+            lambda rows: self.model().run(rows),
+            _parted,
+            limits,
+            metrics.BatchMetrics(domain.name, "rows"),
+            warm_s,
+        )
         self._feature_seconds = metrics.STAGE_SECONDS.labels(domain.name, "features")
         self._model_seconds = metrics.STAGE_SECONDS.labels(domain.name, "model")
         self._statuses = [
@@ -106,29 +128,51 @@ class Engine:
             logger.info("model %s answers for %s", session.tag, domain.name)
         return engine
 
-    def submit(self, events: Sequence[Any], with_features: bool = False) -> asyncio.Future[list[Decision]]:
+    def close(self) -> None:
+        """Ends the model's threads, brings the store to disk and gives it free."""
+        self._events.close()
+        self._rows.close()
+        self._close()
+
+    def check_room(self) -> None:
+        """Raises Overloaded where not even one event more would be taken: cheap, before anything is decoded."""
+        self._events.check()
+
+    def submit(
+        self, events: Sequence[Any], with_features: bool = False, deadline_s: float | None = None
+    ) -> asyncio.Future[list[Decision]]:
         """Decisions on events of one caller, in order, scored together with those of other callers.
+
+        Args:
+            deadline_s: moment of `time.perf_counter` after which nobody wants the answer.
 
         Raises:
             Overloaded: where the queue is full.
+            DeadlineExceeded: also from the future, where it is too late to begin; then no event has counted.
             InvalidEvent: from the future, for a value that cannot be; then none of `events` has counted.
         """
-        return self._events.submit((events, with_features), len(events))
+        return self._events.submit((events, with_features), len(events), _priority(len(events)), deadline_s)
 
-    def infer(self, rows: Rows) -> asyncio.Future[Rows]:
+    def infer(self, rows: Rows, deadline_s: float | None = None) -> asyncio.Future[Rows]:
         """Risks float32 [n] of feature rows float32 [n, F], together with those of other callers.
+
+        Args:
+            deadline_s: moment of `time.perf_counter` after which nobody wants the answer.
 
         Raises:
             Unavailable: without a model.
             Overloaded: where the queue is full.
+            DeadlineExceeded: also from the future, where it is too late to begin.
             InvalidInput: from the future, for a wrong shape or a value that is not finite.
         """
         self.model()
-        return self._rows.submit(rows, len(rows))
+        return self._rows.submit(rows, len(rows), _priority(len(rows)), deadline_s)
 
     def score(self, events: Sequence[Any], now_ms: int, with_features: bool = False) -> list[Decision]:
         """As :meth:`submit`, at once: one call of the kernel, one of the model."""
-        return self._decide([(events, with_features)], now_ms)[0]
+        batch = [(events, with_features)]
+        applied = self._apply(batch, now_ms)
+        return self._decide(batch, applied, self._risks(applied))[0]
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
         """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event)."""
@@ -144,13 +188,7 @@ class Engine:
             raise Unavailable(self.problem)
         return self.session
 
-    def _infer(self, batch: Sequence[Rows]) -> list[Rows]:
-        rows = batch[0] if len(batch) == 1 else np.concatenate(batch)
-        risks = self.model().run(rows)
-        ends = np.cumsum([len(part) for part in batch])[:-1]
-        return [risks] if len(batch) == 1 else np.split(risks, ends)
-
-    def _decide(self, batch: Sequence[Submission], now_ms: int) -> list[list[Decision]]:
+    def _apply(self, batch: Sequence[Submission], now_ms: int) -> Applied:
         events = [event for part, _ in batch for event in part]
         started_s = perf_counter()
         try:
@@ -158,15 +196,24 @@ class Engine:
             features, statuses = self.store.apply(events)
         except InvalidEvent as failure:
             raise self._located(events) or failure from None
-        applied_s = perf_counter()
+        self._feature_seconds.observe(perf_counter() - started_s)
+        self._count(statuses)
+        return Applied(events, features)
+
+    def _risks(self, applied: Applied) -> Rows | None:
         if self.session is None:
+            return None
+        started_s = perf_counter()
+        risks = self.session.run(applied.features)
+        self._model_seconds.observe(perf_counter() - started_s)
+        return risks
+
+    def _decide(self, batch: Sequence[Submission], applied: Applied, risks: Rows | None) -> list[list[Decision]]:
+        events, features = applied
+        if self.session is None or risks is None:
             tier, decisions = RULES, self._rules.decide(events)
         else:
-            risks = self.session.run(features).tolist()
-            tier, decisions = FULL, self._decider.decide(events, risks, features, self.session.tag)
-            self._model_seconds.observe(perf_counter() - applied_s)
-        self._feature_seconds.observe(applied_s - started_s)
-        self._count(statuses)
+            tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, self.session.tag)
         metrics.decided(self.domain.name, tier, [decision.action for decision in decisions])
         return self._split(batch, decisions, features)
 
@@ -207,3 +254,15 @@ class Engine:
             if count:
                 self._statuses[status].inc(count)
         return [STATUS_NAMES[status] for status in statuses.tolist()]
+
+
+def _priority(rows: int) -> Priority:
+    return Priority.LIVE if rows <= LIVE_ROWS else Priority.BULK
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _parted(parts: Sequence[Rows], rows: Rows, risks: Rows) -> Sequence[Rows]:
+    return [risks] if len(parts) == 1 else np.split(risks, np.cumsum([len(part) for part in parts])[:-1])

@@ -60,6 +60,13 @@ class Overloaded(VigilError):
     retry_after_s: ClassVar[int] = 1
 
 
+class DeadlineExceeded(VigilError):
+    """The caller's deadline passed before its request could run; nothing was computed, nothing counted."""
+
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+
+
 class Unavailable(VigilError):
     """The part that should answer is not there (no model loaded, a state store away)."""
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter, perf_counter_ns
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,14 @@ from vigil.decisions.policy import FULL, Decider
 from vigil.decisions.rules import RULES, RulesTier
 from vigil.domains.schema import Feedback, Schema, ts_ms
 from vigil.domains.spec import Domain
-from vigil.errors import DeadlineExceeded, InvalidEvent, ModelRefused, NotFound, Unavailable
+from vigil.errors import InvalidEvent, ModelRefused, NotFound, Unavailable
 from vigil.features import kernel
 from vigil.features.state import open_state
 from vigil.features.store import MemoryStore
-from vigil.scoring.batcher import Batcher
-from vigil.scoring.query import Query, answer
+from vigil.scoring import query
+from vigil.scoring.batcher import Batcher, Limits
+from vigil.scoring.query import Query
+from vigil.scoring.queue import Priority
 from vigil.scoring.session import Rows, Session, stored_versions
 from vigil.scoring.statistics import Statistics
 from vigil.settings import Settings
@@ -30,7 +32,16 @@ from vigil.settings import Settings
 logger = logging.getLogger(__name__)
 
 STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits")
+LIVE_ROWS = 16  # a call with more rows is bulk, and lets the smaller ones pass
 Submission = tuple[Sequence[Any], bool]
+
+
+class Applied(NamedTuple):
+    """Events of a batch that have counted, their features float32 [n, F], and the model that is to answer."""
+
+    events: list[Any]
+    features: npt.NDArray[np.float32]
+    session: Session | None
 
 
 class Store(Protocol):
@@ -71,12 +82,25 @@ class Engine:
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
         self._clock_ms = clock_ms
-        self.close = close
-        limits = settings.max_batch, settings.max_queue
-        self._events: Batcher[Submission, list[Decision]] = Batcher(
-            lambda batch: self._decide(batch, self._clock_ms()), *limits, metrics.BatchMetrics(domain.name, "events")
+        self._close = close
+        limits = Limits(settings.max_batch, settings.max_queue, settings.max_wait_ms / 1000)
+        warm_s = session.row_s if session else 0.0
+        self._events: Batcher[Submission, Applied, Rows | None, list[Decision]] = Batcher(
+            lambda batch: self._apply(batch, self._clock_ms()),
+            self._risks,
+            self._decide,
+            limits,
+            metrics.BatchMetrics(domain.name, "events"),
+            warm_s,
         )
-        self._rows: Batcher[Query, Rows] = Batcher(answer, *limits, metrics.BatchMetrics(domain.name, "rows"))
+        self._rows: Batcher[Query, query.Joined, query.Ran, Rows] = Batcher(
+            query.join,
+            query.run,
+            query.part,
+            limits,
+            metrics.BatchMetrics(domain.name, "rows"),
+            warm_s,
+        )
         self._feature_seconds = metrics.STAGE_SECONDS.labels(domain.name, "features")
         self._model_seconds = metrics.STAGE_SECONDS.labels(domain.name, "model")
         self._statuses = [
@@ -109,6 +133,16 @@ class Engine:
             logger.info("model %s answers for %s", session.tag, domain.name)
         return engine
 
+    def close(self) -> None:
+        """Ends the model's threads, brings the store to disk and gives it free."""
+        self._events.close()
+        self._rows.close()
+        self._close()
+
+    def check_room(self) -> None:
+        """Raises Overloaded where not even one event more would be taken: cheap, before anything is decoded."""
+        self._events.check()
+
     def submit(
         self, events: Sequence[Any], with_features: bool = False, deadline_s: float | None = None
     ) -> asyncio.Future[list[Decision]]:
@@ -120,12 +154,11 @@ class Engine:
             deadline_s: when the caller gives up, of `time.perf_counter`; None: never.
 
         Raises:
-            DeadlineExceeded: where that is past; then none of `events` has counted.
             Overloaded: where the queue is full.
+            DeadlineExceeded: also from the future, where it is too late to begin; then no event has counted.
             InvalidEvent: from the future, for a value that cannot be; then none of `events` has counted.
         """
-        _check_deadline(deadline_s)
-        return self._events.submit((events, with_features), len(events))
+        return self._events.submit((events, with_features), len(events), _priority(len(events)), deadline_s)
 
     def infer(
         self, rows: Rows, session: Session | None = None, deadline_s: float | None = None
@@ -139,18 +172,19 @@ class Engine:
 
         Raises:
             Unavailable: without a model.
-            DeadlineExceeded: where the deadline is past.
             Overloaded: where the queue is full.
+            DeadlineExceeded: also from the future, where it is too late to begin.
             InvalidInput: from the future, for a wrong shape or a value that is not finite.
         """
         session = session or self.model()
-        _check_deadline(deadline_s)
-        query = Query(session, self.statistics[session.version], rows, perf_counter_ns())
-        return self._rows.submit(query, len(rows))
+        asked = Query(session, self.statistics[session.version], rows, perf_counter_ns())
+        return self._rows.submit(asked, len(rows), _priority(len(rows)), deadline_s)
 
     def score(self, events: Sequence[Any], now_ms: int, with_features: bool = False) -> list[Decision]:
         """As :meth:`submit`, at once: one call of the kernel, one of the model."""
-        return self._decide([(events, with_features)], now_ms)[0]
+        batch = [(events, with_features)]
+        applied = self._apply(batch, now_ms)
+        return self._decide(batch, applied, self._risks(applied))[0]
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
         """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event)."""
@@ -205,7 +239,7 @@ class Engine:
             self.statistics.setdefault(session.version, Statistics(self._clock_ms))
             metrics.MODEL_INFO.labels(name, session.version, session.digest).set(1)
 
-    def _decide(self, batch: Sequence[Submission], now_ms: int) -> list[list[Decision]]:
+    def _apply(self, batch: Sequence[Submission], now_ms: int) -> Applied:
         events = [event for part, _ in batch for event in part]
         started_s = perf_counter()
         try:
@@ -213,15 +247,24 @@ class Engine:
             features, statuses = self.store.apply(events)
         except InvalidEvent as failure:
             raise self._located(events) or failure from None
-        applied_s = perf_counter()
-        if self.session is None:
+        self._feature_seconds.observe(perf_counter() - started_s)
+        self._count(statuses)
+        return Applied(events, features, self.session)
+
+    def _risks(self, applied: Applied) -> Rows | None:
+        if applied.session is None:
+            return None
+        started_s = perf_counter()
+        risks = applied.session.run(applied.features)
+        self._model_seconds.observe(perf_counter() - started_s)
+        return risks
+
+    def _decide(self, batch: Sequence[Submission], applied: Applied, risks: Rows | None) -> list[list[Decision]]:
+        events, features, session = applied
+        if session is None or risks is None:
             tier, decisions = RULES, self._rules.decide(events)
         else:
-            risks = self.session.run(features).tolist()
-            tier, decisions = FULL, self._decider.decide(events, risks, features, self.session.tag)
-            self._model_seconds.observe(perf_counter() - applied_s)
-        self._feature_seconds.observe(applied_s - started_s)
-        self._count(statuses)
+            tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, session.tag)
         metrics.decided(self.domain.name, tier, [decision.action for decision in decisions])
         return self._split(batch, decisions, features)
 
@@ -264,6 +307,5 @@ class Engine:
         return [STATUS_NAMES[status] for status in statuses.tolist()]
 
 
-def _check_deadline(deadline_s: float | None) -> None:
-    if deadline_s is not None and (late_s := perf_counter() - deadline_s) >= 0:
-        raise DeadlineExceeded(f"deadline: got a request {late_s * 1e3:.3f} ms too late, wanted time to answer it")
+def _priority(rows: int) -> Priority:
+    return Priority.LIVE if rows <= LIVE_ROWS else Priority.BULK

@@ -61,7 +61,7 @@ class Overloaded(VigilError):
 
 
 class DeadlineExceeded(VigilError):
-    """The answer would come later than its caller wanted it, so the work was not done."""
+    """The caller's deadline passed before its request could run; nothing was computed, nothing counted."""
 
     http_status = 504
     grpc_status = "DEADLINE_EXCEEDED"

@@ -9,8 +9,8 @@ import pytest
 
 from tests.serving import tiny_model
 from vigil.errors import InvalidInput
-from vigil.scoring.query import Query, answer
-from vigil.scoring.session import Session
+from vigil.scoring.query import Query, Swapped, join, part, run
+from vigil.scoring.session import Rows, Session
 from vigil.scoring.statistics import Statistics
 
 WIDTH = 12
@@ -31,6 +31,11 @@ def statistics() -> Statistics:
     return Statistics(lambda: NOW_MS)
 
 
+def answer(batch: list[Query]) -> list[Rows]:
+    joined = join(batch)
+    return part(batch, joined, run(joined))
+
+
 def test_each_query_gets_the_risks_of_its_rows(sessions: list[Session], statistics: Statistics) -> None:
     parts = [ROWS[:1], ROWS[1:5], ROWS[5:]]
     risks = answer([Query(sessions[0], statistics, rows, 0) for rows in parts])
@@ -41,7 +46,10 @@ def test_each_query_gets_the_risks_of_its_rows(sessions: list[Session], statisti
 def test_a_query_is_answered_by_its_own_model_when_another_took_over(
     sessions: list[Session], statistics: Statistics
 ) -> None:
-    old, new = answer([Query(session, statistics, ROWS, 0) for session in sessions])
+    queries = [Query(session, statistics, ROWS, 0) for session in sessions]
+    with pytest.raises(Swapped):
+        join(queries)  # the batcher then takes each alone
+    [old], [new] = (answer([query]) for query in queries)
     assert (old == sessions[0].run(ROWS)).all()
     assert (new == sessions[1].run(ROWS)).all()
     assert (old != new).any()

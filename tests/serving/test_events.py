@@ -103,6 +103,24 @@ def test_what_is_not_there_is_refused_with_what_is(
     assert (answer.status, answer.error[: len(wanted)]) == (status, wanted)
 
 
+def test_a_request_in_time_is_answered_and_one_too_late_is_refused_and_has_not_counted(served: Served) -> None:
+    event = payment("hurried", customer="hurried")
+    late = call(served.port, "POST", SCORE, event, {"X-Request-Timeout-Ms": "0"})
+    assert (late.status, late.error.split()[:2]) == (504, ["deadline", "passed"])
+    later = payment("hurried 2", customer="hurried")
+    answer = call(served.port, "POST", SCORE + "?features=true", later, {"X-Request-Timeout-Ms": "60000"})
+    assert answer.status == 200
+    assert answer.json["features"]["customer_count_1d"] == 1
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "1.5", "100000000", "\u00b2"])
+def test_a_deadline_that_is_no_number_of_milliseconds_is_refused(served: Served, value: str) -> None:
+    answer = call(served.port, "POST", SCORE, payment("y"), {"X-Request-Timeout-Ms": value})
+    assert answer.status == 400
+    assert answer.error.startswith("x-request-timeout-ms: got ")
+    assert answer.error.endswith("wanted milliseconds, 0 to 99999999")
+
+
 def test_a_bad_label_is_refused(served: Served) -> None:
     answer = call(served.port, "POST", FEEDBACK, {"event_id": "x", "label": 2})
     assert (answer.status, answer.error) == (400, "label: got 2, wanted 0 or 1")

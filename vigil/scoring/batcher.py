@@ -3,96 +3,210 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Generic, TypeVar
 
 from vigil.errors import Overloaded
 from vigil.metrics import BatchMetrics
+from vigil.scoring.pace import Pace
+from vigil.scoring.queue import Entry, Priority, Queue, too_late
 
 Item = TypeVar("Item")
+Load = TypeVar("Load")
+Output = TypeVar("Output")
 Result = TypeVar("Result")
 
 
-class Batcher(Generic[Item, Result]):
-    """Collects the submissions of one turn of the loop and runs them as one batch. Nothing polls.
-
-    Submissions keep their order. One whose caller has gone is dropped. Where a batch of several fails,
-    each is run alone, so an exception reaches only the caller it belongs to: `run` must not have done
-    part of its work when it raises.
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a batcher.
 
     Args:
-        run: takes the items of a batch and gives one result an item, in order.
         max_batch: most rows a batch holds; a larger single submission goes alone.
         max_queue: most rows that wait; a larger single submission is taken when nothing waits.
+        max_wait_s: most time that what waits may be expected to take.
+    """
+
+    max_batch: int
+    max_queue: int
+    max_wait_s: float
+
+
+class Batcher(Generic[Item, Load, Output, Result]):
+    """Collects the submissions of one turn of the loop and runs them as one batch. Nothing polls.
+
+    A batch is prepared on the loop's thread, computed, and finished on the loop's thread. Where batches of
+    its size are known to be slow, it is computed in a thread of its own while the next one fills; there is
+    never more than one batch between `prepare` and `finish`, so what these two touch needs no lock.
+
+    Submissions keep their order within a priority. One whose caller has gone is dropped, one that is past
+    its deadline is refused, neither is run. Where a batch of several fails, each is run alone, so an
+    exception reaches only the caller it belongs to: `prepare` must bear being called again for the same
+    item.
+
+    What waits is bounded in rows and in time: a submission is refused where all that waits, with it, would
+    take longer than `max_wait_s` at the measured pace of batches of that size (or twice as long as one row
+    alone, where the model is that slow). So a queue of any depth that would make everyone late does not come
+    to be, and one of many cheap rows is not refused. What comes while nothing waits is always taken.
+
+    Args:
+        prepare: the items of a batch to what the model takes.
+        compute: the model; must touch nothing else.
+        finish: items, what was prepared and what came out, to one result an item, in order.
+        limits: of batch and queue.
         metrics: where batch sizes, queue depth and refusals are reported.
+        warm_s: seconds of `compute` for one row, as measured at the warm-up.
+        clock_s: moments in seconds; deadlines are such moments.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Sequence[Result]],
-        max_batch: int,
-        max_queue: int,
+        prepare: Callable[[Sequence[Item]], Load],
+        compute: Callable[[Load], Output],
+        finish: Callable[[Sequence[Item], Load, Output], Sequence[Result]],
+        limits: Limits,
         metrics: BatchMetrics,
+        warm_s: float = 0.0,
+        clock_s: Callable[[], float] = perf_counter,
     ) -> None:
-        self._run = run
-        self._max_batch, self._max_queue = max_batch, max_queue
-        self._metrics = metrics
-        self._waiting: deque[tuple[Item, int, asyncio.Future[Result]]] = deque()
-        self._rows = 0
+        self._prepare, self._compute, self._finish = prepare, compute, finish
+        self._limits, self._metrics, self._clock_s = limits, metrics, clock_s
+        self._queue: Queue[Item, Result] = Queue(limits.max_batch)
+        self._compute_pace, self._whole_pace = Pace(warm_s), Pace(warm_s)
+        self._thread: ThreadPoolExecutor | None = None
+        self._busy = False  # a turn is booked, or a batch is in the thread
 
-    def submit(self, item: Item, rows: int = 1) -> asyncio.Future[Result]:
+    def submit(
+        self, item: Item, rows: int = 1, priority: Priority = Priority.LIVE, deadline_s: float | None = None
+    ) -> asyncio.Future[Result]:
         """Queues one item of `rows` rows; its result comes with the batch it joins.
 
+        Args:
+            deadline_s: the moment of the batcher's clock after which nobody wants the result.
+
         Raises:
-            Overloaded: where the rows waiting would become more than `max_queue`.
+            Overloaded: where the rows waiting would become more than may wait.
+            DeadlineExceeded: where it is too late already; from the future, where that happens while it waits.
         """
-        if self._rows and self._rows + rows > self._max_queue:
-            self._metrics.overloaded.inc()
-            raise Overloaded(f"queue full: {self._rows} rows wait of at most {self._max_queue}; try again later")
+        now_s = self._clock_s()
+        if deadline_s is not None and now_s >= deadline_s:
+            raise too_late(now_s - deadline_s)
+        self.check(rows)
         loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._flush)
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, rows, future))
-        self._rows += rows
+        self._queue.put(Entry(item, rows, future, now_s, deadline_s), priority)
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._turn)
         return future
 
-    def _flush(self) -> None:
-        self._metrics.waiting.set(self._rows)
-        batch, rows = self._take()
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
+    def check(self, rows: int = 1) -> None:
+        """Whether `rows` more would be taken, for who wants to know before the work of decoding them.
+
+        Raises:
+            Overloaded: where they would not.
+        """
+        waiting = self._queue.rows
+        if not waiting:
+            return
+        if waiting + rows > self._limits.max_queue:
+            self._metrics.overloaded.inc()
+            raise Overloaded(f"queue full: {waiting} rows wait of at most {self._limits.max_queue}; try again later")
+        took_s = self._expected_s(waiting + rows)
+        if took_s > self._limits.max_wait_s and took_s > 2 * self._whole_pace.expected_s(1):
+            self._metrics.overloaded.inc()
+            most_ms = self._limits.max_wait_s * 1000
+            raise Overloaded(
+                f"queue full: {waiting} rows wait; with these it would take {took_s * 1000:.0f} ms, "
+                f"wanted at most {most_ms:.0f} ms; try again later"
+            )
+
+    def close(self) -> None:
+        """Waits for the batch in the thread, if there is one, and ends the thread."""
+        if self._thread:
+            self._thread.shutdown()
+
+    def _expected_s(self, rows: int) -> float:
+        full, rest = divmod(rows, self._limits.max_batch)
+        expected_s = full * self._whole_pace.expected_s(self._limits.max_batch)
+        return expected_s + self._whole_pace.expected_s(rest) if rest else expected_s
+
+    def _turn(self) -> None:
+        self._metrics.waiting.set(self._queue.rows)
+        batch = self._queue.take(self._clock_s())
         if batch:
-            self._metrics.rows.observe(rows)
-            self._answer(batch)
-        if not self._waiting:
+            self._start(batch)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._busy = bool(self._queue)
+        if self._busy:
+            asyncio.get_running_loop().call_soon(self._turn)
+        else:
             self._metrics.waiting.set(0)
 
-    def _take(self) -> tuple[list[tuple[Item, asyncio.Future[Result]]], int]:
-        """The next batch, without the callers that have gone, and its rows."""
-        batch: list[tuple[Item, asyncio.Future[Result]]] = []
-        total = 0
-        while self._waiting:
-            item, rows, future = self._waiting[0]
-            if batch and total + rows > self._max_batch:
-                break
-            self._waiting.popleft()
-            self._rows -= rows
-            if not future.done():
-                batch.append((item, future))
-                total += rows
-        return batch, total
-
-    def _answer(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    def _start(self, batch: list[Entry[Item, Result]]) -> None:
+        rows = sum(entry.rows for entry in batch)
+        self._metrics.rows.observe(rows)
+        started_s = self._clock_s()
         try:
-            results = self._run([item for item, _ in batch])
+            load = self._prepare([entry.item for entry in batch])
+            prepared_s = self._clock_s() - started_s
+            if self._compute_pace.slow(rows):
+                if self._thread is None:
+                    self._thread = ThreadPoolExecutor(1, "vigil-model")
+                running = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, load)
+                running.add_done_callback(lambda done: self._computed(batch, rows, load, prepared_s, done))
+                return
+            output, compute_s = self._timed(load)
+            self._answer(batch, rows, load, output, prepared_s, compute_s)
         except Exception as failure:
-            if len(batch) == 1:
-                batch[0][1].set_exception(failure)
-            else:
-                for alone in batch:
-                    self._answer([alone])
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+            self._failed(batch, failure)
+        self._go_on()
+
+    def _timed(self, load: Load) -> tuple[Output, float]:
+        started_s = self._clock_s()
+        output = self._compute(load)
+        return output, self._clock_s() - started_s
+
+    def _computed(
+        self,
+        batch: list[Entry[Item, Result]],
+        rows: int,
+        load: Load,
+        prepared_s: float,
+        done: asyncio.Future[tuple[Output, float]],
+    ) -> None:
+        try:
+            output, compute_s = done.result()
+            self._answer(batch, rows, load, output, prepared_s, compute_s)
+        except Exception as failure:
+            self._failed(batch, failure)
+        self._go_on()
+
+    def _answer(
+        self,
+        batch: list[Entry[Item, Result]],
+        rows: int,
+        load: Load,
+        output: Output,
+        prepared_s: float,
+        compute_s: float,
+    ) -> None:
+        computed_s = self._clock_s()
+        results = self._finish([entry.item for entry in batch], load, output)
+        for entry, result in zip(batch, results, strict=True):
+            if not entry.future.done():
+                entry.future.set_result(result)
+        self._compute_pace.observe(rows, compute_s)
+        self._whole_pace.observe(rows, prepared_s + compute_s + self._clock_s() - computed_s)
+
+    def _failed(self, batch: list[Entry[Item, Result]], failure: Exception) -> None:
+        if len(batch) > 1:
+            self._queue.put_alone(batch)
+        elif not batch[0].future.done():
+            batch[0].future.set_exception(failure)

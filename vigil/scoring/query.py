@@ -29,28 +29,66 @@ class Query(NamedTuple):
     submitted_ns: int
 
 
-def answer(batch: Sequence[Query]) -> list[Rows]:
-    """Risks float32 [n] of each query; those of one model go through it together.
+class Joined(NamedTuple):
+    """Queries of one model as one: its rows float32 [n, F], and when they were begun and joined."""
+
+    session: Session
+    rows: Rows
+    started_ns: int
+    joined_ns: int
+
+
+class Ran(NamedTuple):
+    """What came out: risks float32 [n], or why there are none; and how long it took."""
+
+    risks: Rows | InvalidInput
+    took_ns: int
+
+
+class Swapped(Exception):
+    """The queries of a batch are for several models, as one was swapped while they waited: each goes alone."""
+
+
+def join(batch: Sequence[Query]) -> Joined:
+    """The rows of all queries together.
+
+    Raises:
+        Swapped: where they are not for one model.
+    """
+    started_ns = perf_counter_ns()
+    session, _, rows, _ = batch[0]
+    if any(query.session is not session for query in batch):
+        raise Swapped
+    if len(batch) > 1:
+        rows = np.concatenate([query.rows for query in batch])
+    return Joined(session, rows, started_ns, perf_counter_ns())
+
+
+def run(joined: Joined) -> Ran:
+    """The model's answer; touches nothing else, so that it may run in a thread."""
+    started_ns = perf_counter_ns()
+    risks: Rows | InvalidInput
+    try:
+        risks = joined.session.run(joined.rows)
+    except InvalidInput as failure:
+        risks = failure
+    return Ran(risks, perf_counter_ns() - started_ns)
+
+
+def part(batch: Sequence[Query], joined: Joined, ran: Ran) -> list[Rows]:
+    """Risks float32 [n] of each query, which are counted in the model's statistics.
 
     Raises:
         InvalidInput: for a wrong shape or a value that is not finite.
     """
-    session, statistics, rows, submitted_ns = batch[0]
-    if any(query.session is not session for query in batch):  # the model was swapped while they waited
-        return [answer([query])[0] for query in batch]
-    started_ns = perf_counter_ns()
-    if len(batch) > 1:
-        rows = np.concatenate([query.rows for query in batch])
-    joined_ns = perf_counter_ns()
-    try:
-        risks = session.run(rows)
-    except InvalidInput:
+    began_ns, statistics = perf_counter_ns(), batch[0].statistics
+    if isinstance(ran.risks, InvalidInput):
         if len(batch) == 1:  # of several, each is tried alone
-            statistics.failed(perf_counter_ns() - submitted_ns)
-        raise
-    ran_ns = perf_counter_ns()
-    parts = [risks] if len(batch) == 1 else np.split(risks, np.cumsum([len(query.rows) for query in batch])[:-1])
-    times_ns = joined_ns - started_ns, ran_ns - joined_ns, perf_counter_ns() - ran_ns
-    waited_ns = len(batch) * started_ns - sum(query.submitted_ns for query in batch)
-    statistics.ran(len(batch), len(rows), waited_ns, times_ns)
+            statistics.failed(began_ns - batch[0].submitted_ns)
+        raise ran.risks
+    ends = np.cumsum([len(query.rows) for query in batch])[:-1]
+    parts = [ran.risks] if len(batch) == 1 else np.split(ran.risks, ends)
+    times_ns = joined.joined_ns - joined.started_ns, ran.took_ns, perf_counter_ns() - began_ns
+    waited_ns = len(batch) * joined.started_ns - sum(query.submitted_ns for query in batch)
+    statistics.ran(len(batch), len(joined.rows), waited_ns, times_ns)
     return parts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vigil.transports.http.message import Request, Response, json
 from vigil.transports.worker import Worker
 
@@ -16,12 +18,19 @@ class EventRoutes:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
+    def check_room(self, path: Mapping[str, str]) -> None:
+        """Raises Overloaded while the queue is full: before the work of reading and decoding what would be refused."""
+        self._worker.engine(path["domain"]).check_room()
+
     async def score(self, request: Request) -> Response:
-        """One event -> one decision; an array -> an array in the same order. `?features=true` adds the features."""
+        """One event -> one decision; an array -> an array in the same order. `?features=true` adds the features.
+
+        With `X-Request-Timeout-Ms` what cannot begin in time is answered 504, and has not counted.
+        """
         engine = self._worker.engine(request.path["domain"])
-        with_features = request.flag("features")
+        with_features, deadline_s = request.flag("features"), request.deadline_s()
         events, array = engine.schema.decode(request.body)
-        decisions = await engine.submit(events, with_features)
+        decisions = await engine.submit(events, with_features, deadline_s)
         return json(decisions if array else decisions[0])
 
     async def feedback(self, request: Request) -> Response:

@@ -69,15 +69,19 @@ class Lane:
                 raise
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        started_s, template = perf_counter(), UNKNOWN
+        arrived_s = started_s = perf_counter()
+        template = UNKNOWN
         try:
             route, parameters = self._routes.find(scope["path"])
             template = route.template
             if scope["method"] == route.method:
                 self._check_length(scope)
+                if route.check:
+                    route.check(parameters)
                 body = await self._body(receive)
                 started_s = perf_counter()
-                response = await route.handler(Request(parameters, scope["query_string"], scope["headers"], body))
+                request = Request(parameters, scope["query_string"], scope["headers"], body, arrived_s)
+                response = await route.handler(request)
             else:
                 response = _wrong_method(scope["method"], route.method)
         except VigilError as failure:

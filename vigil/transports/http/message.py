@@ -10,6 +10,8 @@ import msgspec
 from vigil.errors import InvalidInput, shown
 
 Headers = Iterable[tuple[bytes, bytes]]
+TIMEOUT = b"x-request-timeout-ms"
+TIMEOUT_DIGITS = 8
 _encode = msgspec.json.Encoder().encode
 
 
@@ -21,16 +23,32 @@ class Request(msgspec.Struct, gc=False):
         query: the query string.
         headers: names in lower case.
         body: the whole body.
+        arrived_s: moment of `time.perf_counter` at which the head had come.
     """
 
     path: dict[str, str]
     query: bytes
     headers: Headers
     body: bytes
+    arrived_s: float
 
     def header(self, name: bytes) -> bytes:
         """The header's value, b"" where there is none."""
         return next((value for key, value in self.headers if key == name), b"")
+
+    def deadline_s(self) -> float | None:
+        """The moment of `time.perf_counter` at which the caller gives up, or None where it does not say.
+
+        Raises:
+            InvalidInput: for a header that is not a number of milliseconds.
+        """
+        value = self.header(TIMEOUT)
+        if not value:
+            return None
+        if not value.isdigit() or len(value) > TIMEOUT_DIGITS:
+            came = shown(value.decode("latin-1"))
+            raise InvalidInput(f"{TIMEOUT.decode()}: got {came}, wanted milliseconds, 0 to {10**TIMEOUT_DIGITS - 1}")
+        return self.arrived_s + int(value) / 1000
 
     def flag(self, name: str) -> bool:
         """A query parameter that is `true` or `false` (the default); there may be no other.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from vigil.errors import NotFound
@@ -12,15 +12,20 @@ from vigil.transports.http.message import Request, Response
 from vigil.transports.http.repository import RepositoryRoutes
 from vigil.transports.worker import Worker
 
+Check = Callable[[Mapping[str, str]], None]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Route(NamedTuple):
-    """A path with `{parameters}`, the one method it takes and who answers."""
+    """A path with `{parameters}`, the one method it takes and who answers.
+
+    `check` is asked before the body is read; what it raises is the answer.
+    """
 
     template: str
     method: str
     handler: Handler
+    check: Check | None = None
 
 
 class Match(NamedTuple):
@@ -42,7 +47,7 @@ class Routes:
         model = "/v2/models/{model}"
         versioned = model + "/versions/{version}"
         self.table = (
-            Route("/v1/{domain}/score", "POST", events.score),
+            Route("/v1/{domain}/score", "POST", events.score, events.check_room),
             Route("/v1/{domain}/feedback", "POST", events.feedback),
             Route("/v2", "GET", inference.server),
             Route("/v2/health/live", "GET", inference.live),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,23 @@ def test_a_hot_entity_keeps_its_newest_records_only_and_goes_on() -> None:
     count = DOMAIN.feature_names.index(next(f.name for f in DOMAIN.features if f.op.name == "COUNT"))
     assert rows[:, count].max() == most + 1
     assert int(store.meta[store.rows[0]["x"], kernel.M_LENGTH]) == most
+
+
+def test_what_is_remembered_of_events_is_bounded_and_the_newest_are_kept() -> None:
+    domain = replace(DOMAIN, most_remembered=1 << 13, most_repeats=1 << 12)
+    store = MemoryStore(domain)
+    first = payment(0, START)
+    _, status = applied(store, first, *(payment(i, START + i) for i in range(1, 6000)))
+    assert set(status) == {kernel.NEW}
+    assert applied(store, payment(5999, START + 5999))[1] == [kernel.REPEAT]
+    assert applied(store, first)[1] == [kernel.RECOMPUTED]  # too long ago for its features, not for its label
+    assert store.feedback([Feedback("e0", 1)]).tolist() == [kernel.LABELLED]
+    applied(store, *(payment(i, START + i) for i in range(6000, 12_000)))
+    assert (len(store.ring), len(store.features)) == (1 << 13, 1 << 12)
+    assert store.feedback([Feedback("e11999", 1), Feedback("e1", 1)]).tolist() == [
+        kernel.LABELLED,
+        kernel.LABEL_WAITS,
+    ]
 
 
 def test_state_grows_and_reuses_room_under_many_entities_and_months() -> None:

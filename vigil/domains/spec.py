@@ -148,6 +148,8 @@ class Domain:
         grace_days: how late an event may come and still count, exactly.
         feedback_days: how long an event waits for its label (and a label for its event).
         repeat_days: how long a repeated event gets the very same features as the first time.
+        most_remembered: the newest events that labels can find, which bounds memory (56 bytes each).
+        most_repeats: the newest events whose features are kept for repeats (4 bytes a feature).
         example: a valid event, for documentation and warm-up.
         aliases: other column names of `event_id`, `ts`, `label` and `scenario` in history files.
         simulate: makes events for demonstrations and tests (see `vigil.domains.simulation`), if any.
@@ -163,6 +165,8 @@ class Domain:
     grace_days: float = 1.0
     feedback_days: float = 60.0
     repeat_days: float = 7.0
+    most_remembered: int = 1 << 21
+    most_repeats: int = 1 << 17
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     simulate: Callable[..., Any] | None = None
 

@@ -36,6 +36,8 @@ from vigil.features.program import (
     KEY,
     LABEL,
     LEFT,
+    MOST_REMEMBERED,
+    MOST_REPEATS,
     NUMBERS,
     OP,
     PER_ENTITY,
@@ -146,17 +148,17 @@ def index_ring(table, ring, head, tail):
 
 @_compiled
 def _remember_room(limits, table, ring, features, head):
-    """Makes room for one more remembered event. Only a full ring forgets, and only what is out of its time."""
+    """Makes room for one more remembered event. Only a full ring forgets: what is out of its time, or too much."""
     if head[H_RING_TAIL] - head[H_RING_HEAD] >= ring.shape[0]:
         slot = head[H_RING_HEAD] & (ring.shape[0] - 1)
-        if ring[slot, R_TS] > head[H_NEWEST] - limits[FEEDBACK_MS]:
+        if ring[slot, R_TS] > head[H_NEWEST] - limits[FEEDBACK_MS] and ring.shape[0] < limits[MOST_REMEMBERED]:
             return GROW_RING
         _forget(table, ring, ring[slot, R_KEY])
         head[H_RING_HEAD] += 1
         head[H_FEATURES_HEAD] = max(head[H_FEATURES_HEAD], head[H_RING_HEAD])
     if head[H_RING_TAIL] - head[H_FEATURES_HEAD] >= features.shape[0]:
         slot = head[H_FEATURES_HEAD] & (ring.shape[0] - 1)
-        if ring[slot, R_TS] > head[H_NEWEST] - limits[REPEAT_MS]:
+        if ring[slot, R_TS] > head[H_NEWEST] - limits[REPEAT_MS] and features.shape[0] < limits[MOST_REPEATS]:
             return GROW_FEATURES
         head[H_FEATURES_HEAD] += 1
     return DONE

@@ -18,7 +18,7 @@ F_ENTITY, F_DELAY_MS, F_WINDOW_MS = range(3)
 # Columns of `params`.
 TIMES, EMPTY, PER_UNIT = range(3)
 # Entries of `limits` before those of each entity.
-ENTITIES, NUMBERS, GRACE_MS, FEEDBACK_MS, REPEAT_MS, PER_ENTITY = range(6)
+ENTITIES, NUMBERS, GRACE_MS, FEEDBACK_MS, REPEAT_MS, MOST_REMEMBERED, MOST_REPEATS, PER_ENTITY = range(8)
 # A record's columns before its numbers and carried features.
 TS, KEY, LABEL, VALUES = range(4)
 
@@ -53,6 +53,7 @@ def compile_features(domain: Domain) -> Program:
         carries[e, : len(entity.carries)] = [names.index(name) for name in entity.carries]
     limits = [len(domain.entities), len(domain.numbers)]
     limits += [round(days * DAY_MS) for days in (domain.grace_days, domain.feedback_days, domain.repeat_days)]
+    limits += [domain.most_remembered, domain.most_repeats]
     for entity in domain.entities:
         limits += [round(domain.keep_days(entity.name) * DAY_MS), entity.most_records]
     frames = sorted({_frame(domain, feature) for feature in domain.features if feature.entity})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import grpc
 import pytest
+import tritonclient.grpc
 
 from loadtest.served import Served
 from tests.serving import tiny_model
@@ -27,3 +30,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         tiny_model.store(folder, domains.load("payments"))
     with Served(".", folder / "log", environment) as service:
         yield service
+
+
+@pytest.fixture
+def grpc_client(served: Served) -> Iterator[Any]:
+    """Triton's own client, over gRPC."""
+    with tritonclient.grpc.InferenceServerClient(served.grpc_address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def channel(served: Served) -> Iterator[grpc.Channel]:
+    """A plain channel to the same port."""
+    with grpc.insecure_channel(served.grpc_address) as opened:
+        yield opened

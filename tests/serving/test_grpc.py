@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -29,18 +28,6 @@ ROWS = np.random.default_rng(6).normal(0, 30, (17, WIDTH)).astype(np.float32)
 NOON_MS = 1_538_308_800_000
 
 
-@pytest.fixture
-def client(served: Served) -> Iterator[Any]:
-    with triton.InferenceServerClient(served.grpc_address) as opened:
-        yield opened
-
-
-@pytest.fixture
-def channel(served: Served) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(served.grpc_address) as opened:
-        yield opened
-
-
 def tensor(rows: np.ndarray, name: str = "features", datatype: str = "FP32") -> Any:
     return triton.InferInput(name, list(rows.shape), datatype).set_data_from_numpy(rows)
 
@@ -50,30 +37,30 @@ def event(event_id: str, amount: float = 31.5, customer: str = "C1") -> pb.Event
     return pb.Event(event_id=event_id, ts_ms=NOON_MS, entities=entities, numbers={"amount": amount})
 
 
-def test_tritonclient_sees_a_live_ready_server_and_its_model(client: Any) -> None:
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("payments")
-    assert client.get_server_metadata().name == "vigil"
-    metadata = client.get_model_metadata("payments")
+def test_tritonclient_sees_a_live_ready_server_and_its_model(grpc_client: Any) -> None:
+    assert grpc_client.is_server_live()
+    assert grpc_client.is_server_ready()
+    assert grpc_client.is_model_ready("payments")
+    assert grpc_client.get_server_metadata().name == "vigil"
+    metadata = grpc_client.get_model_metadata("payments")
     assert (metadata.inputs[0].name, list(metadata.inputs[0].shape)) == ("features", [-1, WIDTH])
     assert metadata.outputs[0].name == "risk"
 
 
-def test_grpc_and_http_give_the_same_risks(served: Served, client: Any) -> None:
-    risks = client.infer("payments", [tensor(ROWS)], request_id="seven")
+def test_grpc_and_http_give_the_same_risks(served: Served, grpc_client: Any) -> None:
+    risks = grpc_client.infer("payments", [tensor(ROWS)], request_id="seven")
     assert risks.get_response().id == "seven"
     with tritonclient.http.InferenceServerClient(served.address) as other:
         same = tritonclient.http.InferInput("features", list(ROWS.shape), "FP32").set_data_from_numpy(ROWS)
         assert (other.infer("payments", [same]).as_numpy("risk") == risks.as_numpy("risk")).all()
 
 
-def test_typed_contents_give_the_same_as_raw_ones(client: Any, channel: grpc.Channel) -> None:
+def test_typed_contents_give_the_same_as_raw_ones(grpc_client: Any, channel: grpc.Channel) -> None:
     request = service_pb2.ModelInferRequest(model_name="payments")
     part = request.inputs.add(name="features", datatype="FP32", shape=ROWS.shape)
     part.contents.fp32_contents.extend(ROWS.ravel().tolist())
     answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-    raw = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+    raw = grpc_client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
     assert answer.raw_output_contents[0] == raw.tobytes()
 
 
@@ -88,16 +75,16 @@ def test_typed_contents_give_the_same_as_raw_ones(client: Any, channel: grpc.Cha
     ],
 )
 def test_a_call_that_cannot_be_gets_a_status_and_a_message(
-    client: Any, model: str, version: str, rows: np.ndarray, name: str, wanted: str
+    grpc_client: Any, model: str, version: str, rows: np.ndarray, name: str, wanted: str
 ) -> None:
     with pytest.raises(InferenceServerException, match=wanted):
-        client.infer(model, [tensor(rows, name)], model_version=version)
+        grpc_client.infer(model, [tensor(rows, name)], model_version=version)
 
 
 @pytest.mark.parametrize(("datatype", "kind"), [("FP64", "f8"), ("INT8", "i1"), ("BOOL", "?"), ("INT64", "i8")])
-def test_another_datatype_is_refused_by_name(client: Any, datatype: str, kind: str) -> None:
+def test_another_datatype_is_refused_by_name(grpc_client: Any, datatype: str, kind: str) -> None:
     with pytest.raises(InferenceServerException, match=f"datatype: got '{datatype}', wanted FP32"):
-        client.infer("payments", [tensor(ROWS[:1].astype(kind), datatype=datatype)])
+        grpc_client.infer("payments", [tensor(ROWS[:1].astype(kind), datatype=datatype)])
 
 
 def test_typed_contents_of_another_type_or_beside_raw_ones_are_refused(channel: grpc.Channel) -> None:
@@ -112,49 +99,49 @@ def test_typed_contents_of_another_type_or_beside_raw_ones_are_refused(channel: 
         stub.ModelInfer(request)
 
 
-def test_an_output_is_asked_for_by_its_name(client: Any) -> None:
-    answer = client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("risk")])
+def test_an_output_is_asked_for_by_its_name(grpc_client: Any) -> None:
+    answer = grpc_client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("risk")])
     assert answer.as_numpy("risk").shape == (len(ROWS), 1)
     with pytest.raises(InferenceServerException, match="outputs: got 'y', wanted 'risk'"):
-        client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("y")])
+        grpc_client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("y")])
     with pytest.raises(InferenceServerException, match="got 'classification', which is not offered"):
-        client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("risk", class_count=1)])
+        grpc_client.infer("payments", [tensor(ROWS)], outputs=[triton.InferRequestedOutput("risk", class_count=1)])
 
 
-def test_parameters_no_one_knows_are_ignored(client: Any) -> None:
-    known = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+def test_parameters_no_one_knows_are_ignored(grpc_client: Any) -> None:
+    known = grpc_client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
     asked = {"priority": 3, "sequence_id": 7, "sequence_start": True, "timeout": 10_000_000, "client_timeout": 10.0}
-    answer = client.infer("payments", [tensor(ROWS)], **asked, parameters={"colour": "red", "sure": True})
+    answer = grpc_client.infer("payments", [tensor(ROWS)], **asked, parameters={"colour": "red", "sure": True})
     assert (answer.as_numpy("risk") == known).all()
 
 
-def test_a_call_that_is_already_late_is_answered_so_and_not_run(client: Any) -> None:
+def test_a_call_that_is_already_late_is_answered_so_and_not_run(grpc_client: Any) -> None:
     def count() -> int:
-        found: int = client.get_inference_statistics("payments").model_stats[0].inference_count
+        found: int = grpc_client.get_inference_statistics("payments").model_stats[0].inference_count
         return found
 
     before = count()
     with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED.*deadline passed .* ms before"):
-        client.infer("payments", [tensor(ROWS)], timeout=1)
+        grpc_client.infer("payments", [tensor(ROWS)], timeout=1)
     assert count() == before
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_a_compressed_call_gets_the_same_answer(client: Any, algorithm: str) -> None:
-    plain = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
-    same = client.infer("payments", [tensor(ROWS)], compression_algorithm=algorithm).as_numpy("risk")
+def test_a_compressed_call_gets_the_same_answer(grpc_client: Any, algorithm: str) -> None:
+    plain = grpc_client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+    same = grpc_client.infer("payments", [tensor(ROWS)], compression_algorithm=algorithm).as_numpy("risk")
     assert (same == plain).all()
 
 
-def test_compression_does_not_get_around_the_limit_of_a_message(client: Any) -> None:
+def test_compression_does_not_get_around_the_limit_of_a_message(grpc_client: Any) -> None:
     with pytest.raises(InferenceServerException, match="RESOURCE_EXHAUSTED"):
-        client.infer("payments", [tensor(np.zeros((2000, WIDTH), np.float32))], compression_algorithm="gzip")
+        grpc_client.infer("payments", [tensor(np.zeros((2000, WIDTH), np.float32))], compression_algorithm="gzip")
 
 
-def test_asynchronous_calls_are_each_answered_with_their_own(client: Any) -> None:
+def test_asynchronous_calls_are_each_answered_with_their_own(grpc_client: Any) -> None:
     done: queue.Queue[tuple[Any, Any]] = queue.Queue()
     for i, row in enumerate(ROWS):
-        client.async_infer(
+        grpc_client.async_infer(
             "payments", [tensor(row[None])], lambda result, error: done.put((result, error)), request_id=str(i)
         )
     answers = {}
@@ -162,11 +149,11 @@ def test_asynchronous_calls_are_each_answered_with_their_own(client: Any) -> Non
         result, error = done.get(timeout=30)
         assert error is None
         answers[int(result.get_response().id)] = result.as_numpy("risk")
-    together = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+    together = grpc_client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
     assert (np.concatenate([answers[i] for i in range(len(ROWS))]) == together).all()
 
 
-def test_an_asyncio_client_sees_and_infers(served: Served, client: Any) -> None:
+def test_an_asyncio_client_sees_and_infers(served: Served, grpc_client: Any) -> None:
     async def main() -> np.ndarray:
         async with aio.InferenceServerClient(served.grpc_address) as other:
             assert await other.is_server_live()
@@ -177,27 +164,27 @@ def test_an_asyncio_client_sees_and_infers(served: Served, client: Any) -> None:
             risks: np.ndarray = (await other.infer("payments", [tensor(ROWS)])).as_numpy("risk")
             return risks
 
-    assert (asyncio.run(main()) == client.infer("payments", [tensor(ROWS)]).as_numpy("risk")).all()
+    assert (asyncio.run(main()) == grpc_client.infer("payments", [tensor(ROWS)]).as_numpy("risk")).all()
 
 
-def test_configuration_and_statistics_are_those_of_http(served: Served, client: Any) -> None:
-    client.infer("payments", [tensor(ROWS)])
+def test_configuration_and_statistics_are_those_of_http(served: Served, grpc_client: Any) -> None:
+    grpc_client.infer("payments", [tensor(ROWS)])
     with tritonclient.http.InferenceServerClient(served.address) as other:
         configuration, statistics = other.get_model_config("payments"), other.get_inference_statistics()
-    config = client.get_model_config("payments").config
+    config = grpc_client.get_model_config("payments").config
     assert (config.max_batch_size, list(config.input[0].dims)) == (configuration["max_batch_size"], [WIDTH])
     assert config.input[0].data_type == model_config_pb2.TYPE_FP32
     assert config.HasField("dynamic_batching")
-    for same in (client.get_inference_statistics(), client.get_inference_statistics("payments")):
+    for same in (grpc_client.get_inference_statistics(), grpc_client.get_inference_statistics("payments")):
         (mine,), (theirs,) = same.model_stats, statistics["model_stats"]
         assert (mine.version, mine.inference_count) == (theirs["version"], theirs["inference_count"])
         assert mine.inference_stats.compute_infer.ns == theirs["inference_stats"]["compute_infer"]["ns"] > 0
         assert len(mine.batch_stats) == len(theirs["batch_stats"])
 
 
-def test_a_call_that_is_not_offered_is_unimplemented(client: Any) -> None:
+def test_a_call_that_is_not_offered_is_unimplemented(grpc_client: Any) -> None:
     with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-        client.get_system_shared_memory_status()
+        grpc_client.get_system_shared_memory_status()
 
 
 def test_another_repository_is_refused(channel: grpc.Channel) -> None:
@@ -206,9 +193,9 @@ def test_another_repository_is_refused(channel: grpc.Channel) -> None:
         stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(repository_name="other"))
 
 
-def test_a_message_over_the_limit_is_refused(client: Any) -> None:
+def test_a_message_over_the_limit_is_refused(grpc_client: Any) -> None:
     with pytest.raises(InferenceServerException, match="RESOURCE_EXHAUSTED"):
-        client.infer("payments", [tensor(np.zeros((2000, WIDTH), np.float32))])
+        grpc_client.infer("payments", [tensor(np.zeros((2000, WIDTH), np.float32))])
 
 
 def test_events_get_the_same_decisions_as_over_http(served: Served, channel: grpc.Channel) -> None:

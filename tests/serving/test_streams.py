@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import numpy as np
-import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import aio, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
@@ -24,18 +23,6 @@ ROWS = np.random.default_rng(8).normal(0, 30, (40, WIDTH)).astype(np.float32)
 NOON_MS = 1_538_308_800_000
 
 
-@pytest.fixture
-def client(served: Served) -> Iterator[Any]:
-    with triton.InferenceServerClient(served.grpc_address) as opened:
-        yield opened
-
-
-@pytest.fixture
-def channel(served: Served) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(served.grpc_address) as opened:
-        yield opened
-
-
 def tensor(rows: np.ndarray) -> Any:
     return triton.InferInput("features", list(rows.shape), "FP32").set_data_from_numpy(rows)
 
@@ -45,27 +32,27 @@ def event(event_id: str, amount: float = 31.5) -> pb.Event:
     return pb.Event(event_id=event_id, ts_ms=NOON_MS, entities=entities, numbers={"amount": amount})
 
 
-def test_a_stream_gives_the_answers_of_single_calls_in_order(client: Any) -> None:
+def test_a_stream_gives_the_answers_of_single_calls_in_order(grpc_client: Any) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put((result, error)))
+    grpc_client.start_stream(lambda result, error: answers.put((result, error)))
     for i, row in enumerate(ROWS):
-        client.async_stream_infer("payments", [tensor(row[None])], request_id=str(i))
-    client.stop_stream()
+        grpc_client.async_stream_infer("payments", [tensor(row[None])], request_id=str(i))
+    grpc_client.stop_stream()
     got = [answers.get(timeout=30) for _ in ROWS]
     assert [error for _, error in got] == [None] * len(ROWS)
     assert [result.get_response().id for result, _ in got] == [str(i) for i in range(len(ROWS))]
-    alone = client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
+    alone = grpc_client.infer("payments", [tensor(ROWS)]).as_numpy("risk")
     assert (np.concatenate([result.as_numpy("risk") for result, _ in got]) == alone).all()
 
 
-def test_an_error_is_answered_in_its_place_and_the_stream_goes_on(client: Any) -> None:
+def test_an_error_is_answered_in_its_place_and_the_stream_goes_on(grpc_client: Any) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put((result, error)))
-    client.async_stream_infer("payments", [tensor(ROWS[:1])], request_id="good")
-    client.async_stream_infer("payments", [tensor(ROWS[:1, :3])], request_id="bad")
-    client.async_stream_infer("nope", [tensor(ROWS[:1])])
-    client.async_stream_infer("payments", [tensor(ROWS[:1])], request_id="good again")
-    client.stop_stream()
+    grpc_client.start_stream(lambda result, error: answers.put((result, error)))
+    grpc_client.async_stream_infer("payments", [tensor(ROWS[:1])], request_id="good")
+    grpc_client.async_stream_infer("payments", [tensor(ROWS[:1, :3])], request_id="bad")
+    grpc_client.async_stream_infer("nope", [tensor(ROWS[:1])])
+    grpc_client.async_stream_infer("payments", [tensor(ROWS[:1])], request_id="good again")
+    grpc_client.stop_stream()
     got = [answers.get(timeout=30) for _ in range(4)]
     assert [result and result.get_response().id for result, _ in got] == ["good", None, None, "good again"]
     assert str(got[1][1]).startswith("[INVALID_ARGUMENT] input 'features': shape: got [1, 3], wanted")
@@ -134,10 +121,10 @@ def test_an_event_of_a_stream_is_seen_by_the_next_of_the_same_stream(channel: gr
     assert counts[-1] - counts[0] == 19
 
 
-def test_a_stream_that_is_cancelled_ends_and_the_service_goes_on(client: Any) -> None:
+def test_a_stream_that_is_cancelled_ends_and_the_service_goes_on(grpc_client: Any) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put((result, error)))
-    client.async_stream_infer("payments", [tensor(ROWS[:1])])
+    grpc_client.start_stream(lambda result, error: answers.put((result, error)))
+    grpc_client.async_stream_infer("payments", [tensor(ROWS[:1])])
     assert answers.get(timeout=30)[1] is None
-    client.stop_stream(cancel_requests=True)
-    assert client.infer("payments", [tensor(ROWS)]).as_numpy("risk").shape == (len(ROWS), 1)
+    grpc_client.stop_stream(cancel_requests=True)
+    assert grpc_client.infer("payments", [tensor(ROWS)]).as_numpy("risk").shape == (len(ROWS), 1)

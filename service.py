@@ -91,10 +91,14 @@ class LaneService(bentoml.Service):  # type: ignore[misc]
     """A BentoML service whose workers answer Vigil's routes ahead of BentoML's middleware."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """BentoML's application, behind the lane."""
+        """BentoML's application, behind the lane, on connections of the lane's own."""
+        import uvicorn.config
+
         from vigil.transports.http.lane import Lane
 
-        return Lane(super().to_asgi(is_main), worker())
+        lane = Lane(super().to_asgi(is_main), worker())
+        uvicorn.config.HTTP_PROTOCOLS["auto"] = lane.protocol()  # type: ignore[assignment]
+        return lane
 
     @property
     def doc(self) -> str:

@@ -23,6 +23,7 @@ from vigil.features.state import open_state
 from vigil.features.store import MemoryStore
 from vigil.scoring import query
 from vigil.scoring.batcher import Batcher, Limits
+from vigil.scoring.caller import Caller
 from vigil.scoring.query import Query
 from vigil.scoring.queue import Priority
 from vigil.scoring.session import Rows, Session, stored_versions
@@ -143,42 +144,70 @@ class Engine:
         """Raises Overloaded where not even one event more would be taken: cheap, before anything is decoded."""
         self._events.check()
 
+    def check_room_for_rows(self) -> None:
+        """The same of feature rows."""
+        self._rows.check()
+
     def submit(
         self, events: Sequence[Any], with_features: bool = False, deadline_s: float | None = None
     ) -> asyncio.Future[list[Decision]]:
+        """As :meth:`put`, for who can await the decisions."""
+        future: asyncio.Future[list[Decision]] = asyncio.get_running_loop().create_future()
+        self.put(events, future, with_features, deadline_s)
+        return future
+
+    def put(
+        self,
+        events: Sequence[Any],
+        caller: Caller[list[Decision]],
+        with_features: bool = False,
+        deadline_s: float | None = None,
+    ) -> None:
         """Decisions on events of one caller, in order, scored together with those of other callers.
 
         Args:
             events: of the domain's schema.
+            caller: gets the decisions.
             with_features: whether the decisions shall hold the values of the features.
             deadline_s: when the caller gives up, of `time.perf_counter`; None: never.
 
         Raises:
             Overloaded: where the queue is full.
-            DeadlineExceeded: also from the future, where it is too late to begin; then no event has counted.
-            InvalidEvent: from the future, for a value that cannot be; then none of `events` has counted.
+            DeadlineExceeded: also to the caller, where it is too late to begin; then no event has counted.
+            InvalidEvent: to the caller, for a value that cannot be; then none of `events` has counted.
         """
-        return self._events.submit((events, with_features), len(events), _priority(len(events)), deadline_s)
+        count = len(events)
+        self._events.put((events, with_features), caller, count, _priority(count), deadline_s)
 
     def infer(
         self, rows: Rows, session: Session | None = None, deadline_s: float | None = None
     ) -> asyncio.Future[Rows]:
+        """As :meth:`put_rows`, for who can await the risks."""
+        future: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
+        self.put_rows(rows, future, session, deadline_s)
+        return future
+
+    def put_rows(
+        self, rows: Rows, caller: Caller[Rows], session: Session | None = None, deadline_s: float | None = None
+    ) -> None:
         """Risks float32 [n] of feature rows float32 [n, F], together with those of other callers.
 
         Args:
             rows: the feature rows.
+            caller: gets the risks.
             session: the model that answers, be it swapped meanwhile; None: the loaded one.
             deadline_s: when the caller gives up, of `time.perf_counter`; None: never.
 
         Raises:
             Unavailable: without a model.
             Overloaded: where the queue is full.
-            DeadlineExceeded: also from the future, where it is too late to begin.
-            InvalidInput: from the future, for a wrong shape or a value that is not finite.
+            DeadlineExceeded: also to the caller, where it is too late to begin.
+            InvalidInput: to the caller, for a wrong shape or a value that is not finite.
         """
         session = session or self.model()
         asked = Query(session, self.statistics[session.version], rows, perf_counter_ns())
-        return self._rows.submit(asked, len(rows), _priority(len(rows)), deadline_s)
+        count = len(rows)
+        self._rows.put(asked, caller, count, _priority(count), deadline_s)
 
     def score(self, events: Sequence[Any], now_ms: int, with_features: bool = False) -> list[Decision]:
         """As :meth:`submit`, at once: one call of the kernel, one of the model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,6 +28,12 @@ class Settings(BaseModel):
     )
     model_alias: str = Field(default="champion", description="alias of the model to serve, as in payments@champion")
     workers: int = Field(default=1, ge=1, le=64, description="service processes; more than one needs shared state")
+    http_lane: Literal["protocol", "asgi"] = Field(
+        default="protocol", description="who answers scoring over HTTP: the protocol itself (fast) or plain ASGI"
+    )
+    stall_s: float = Field(
+        default=30.0, gt=0, description="how long an HTTP request may take to arrive, and its answer to be taken"
+    )
     grpc_host: str = Field(default="127.0.0.1", description="address the gRPC server listens on")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="gRPC port; 0 switches gRPC off")
     max_body_bytes: int = Field(default=4 << 20, ge=1024, description="largest HTTP body or gRPC message")

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from vigil.errors import Overloaded
 from vigil.metrics import BatchMetrics
+from vigil.scoring.caller import Caller
 from vigil.scoring.pace import Pace
 from vigil.scoring.queue import Entry, Priority, Queue, too_late
 
@@ -82,26 +83,37 @@ class Batcher(Generic[Item, Load, Output, Result]):
     def submit(
         self, item: Item, rows: int = 1, priority: Priority = Priority.LIVE, deadline_s: float | None = None
     ) -> asyncio.Future[Result]:
+        """As :meth:`put`, for who can await the result."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.put(item, future, rows, priority, deadline_s)
+        return future
+
+    def put(
+        self,
+        item: Item,
+        caller: Caller[Result],
+        rows: int = 1,
+        priority: Priority = Priority.LIVE,
+        deadline_s: float | None = None,
+    ) -> None:
         """Queues one item of `rows` rows; its result comes with the batch it joins.
 
         Args:
+            caller: gets the result, or the failure, on the loop's thread. Its methods must not raise.
             deadline_s: the moment of the batcher's clock after which nobody wants the result.
 
         Raises:
             Overloaded: where the rows waiting would become more than may wait.
-            DeadlineExceeded: where it is too late already; from the future, where that happens while it waits.
+            DeadlineExceeded: where it is too late already; to the caller, where that happens while it waits.
         """
         now_s = self._clock_s()
         if deadline_s is not None and now_s >= deadline_s:
             raise too_late(now_s - deadline_s)
         self.check(rows)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._queue.put(Entry(item, rows, future, now_s, deadline_s), priority)
+        self._queue.put(Entry(item, rows, caller, now_s, deadline_s), priority)
         if not self._busy:
             self._busy = True
-            loop.call_soon(self._turn)
-        return future
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def check(self, rows: int = 1) -> None:
         """Whether `rows` more would be taken, for who wants to know before the work of decoding them.
@@ -200,13 +212,13 @@ class Batcher(Generic[Item, Load, Output, Result]):
         computed_s = self._clock_s()
         results = self._finish([entry.item for entry in batch], load, output)
         for entry, result in zip(batch, results, strict=True):
-            if not entry.future.done():
-                entry.future.set_result(result)
+            if not entry.caller.done():
+                entry.caller.set_result(result)
         self._compute_pace.observe(rows, compute_s)
         self._whole_pace.observe(rows, prepared_s + compute_s + self._clock_s() - computed_s)
 
     def _failed(self, batch: list[Entry[Item, Result]], failure: Exception) -> None:
         if len(batch) > 1:
             self._queue.put_alone(batch)
-        elif not batch[0].future.done():
-            batch[0].future.set_exception(failure)
+        elif not batch[0].caller.done():
+            batch[0].caller.set_exception(failure)

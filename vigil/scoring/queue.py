@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
 from vigil.errors import DeadlineExceeded
+from vigil.scoring.caller import Caller
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ class Entry(Generic[Item, Result]):
 
     item: Item
     rows: int
-    future: asyncio.Future[Result]
+    caller: Caller[Result]
     submitted_s: float
     deadline_s: float | None
 
@@ -87,10 +87,10 @@ class Queue(Generic[Item, Result]):
 
     @staticmethod
     def _wanted(entry: Entry[Item, Result], now_s: float) -> bool:
-        if entry.future.done():
+        if entry.caller.done():
             return False
         if entry.deadline_s is not None and now_s >= entry.deadline_s:
-            entry.future.set_exception(too_late(now_s - entry.deadline_s))
+            entry.caller.set_exception(too_late(now_s - entry.deadline_s))
             return False
         return True
 

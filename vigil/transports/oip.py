@@ -115,23 +115,25 @@ def statistics(engine: Engine, version: str) -> list[dict[str, Any]]:
     ]
 
 
-def deadline_s(timeout_us: object, started_s: float) -> float | None:
+def deadline_s(timeout_us: object, started_s: float, until_s: float | None = None) -> float | None:
     """When a request that began at `started_s` gives up, of `time.perf_counter`; None: never.
 
     Args:
         timeout_us: its parameter `timeout`, microseconds; None or 0: it waits.
         started_s: of `time.perf_counter`.
+        until_s: when its transport gives up; the earlier counts.
 
     Raises:
         InvalidInput: where that is no whole number of at most 63 bits, or negative.
     """
     if timeout_us is None:
-        return None
+        return until_s
     if not isinstance(timeout_us, int) or isinstance(timeout_us, bool) or not 0 <= timeout_us < 1 << 63:
         raise InvalidInput(f"parameters.timeout: got {shown(timeout_us)}, wanted whole microseconds")
     if timeout_us == 0:
-        return None
-    return started_s + timeout_us * 1e-6
+        return until_s
+    own_s = started_s + timeout_us * 1e-6
+    return own_s if until_s is None else min(own_s, until_s)
 
 
 def check_load(parameters: Iterable[str]) -> None:

@@ -123,8 +123,7 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         session = oip.model_of(engine, request.model_version)
         rows = _rows(session, request)
         if request.parameters and "timeout" in request.parameters:
-            timeout_s = oip.deadline_s(_value(request.parameters["timeout"]), started_s)
-            until_s = min((each for each in (until_s, timeout_s) if each is not None), default=None)
+            until_s = oip.deadline_s(_value(request.parameters["timeout"]), started_s, until_s)
         risks = await engine.infer(rows, session, until_s)
         response = pb.ModelInferResponse(model_name=request.model_name, model_version=session.version, id=request.id)
         response.outputs.add(name=session.output_name, datatype=oip.DATATYPE, shape=[len(risks), 1])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vigil.decisions.decision import Decision
+from vigil.scoring.caller import Caller, Then
 from vigil.transports.http.message import Request, Response, json
 from vigil.transports.worker import Worker
 
@@ -22,7 +24,7 @@ class EventRoutes:
         """Raises Overloaded while the queue is full: before the work of reading and decoding what would be refused."""
         self._worker.engine(path["domain"]).check_room()
 
-    async def score(self, request: Request) -> Response:
+    def score(self, request: Request, caller: Caller[Response]) -> None:
         """One event -> one decision; an array -> an array in the same order. `?features=true` adds the features.
 
         With `X-Request-Timeout-Ms` what cannot begin in time is answered 504, and has not counted.
@@ -30,8 +32,7 @@ class EventRoutes:
         engine = self._worker.engine(request.path["domain"])
         with_features, deadline_s = request.flag("features"), request.deadline_s()
         events, array = engine.schema.decode(request.body)
-        decisions = await engine.submit(events, with_features, deadline_s)
-        return json(decisions if array else decisions[0])
+        engine.put(events, Then(caller, json if array else _only), with_features, deadline_s)
 
     async def feedback(self, request: Request) -> Response:
         """One label or an array of them -> what became of each."""
@@ -40,3 +41,7 @@ class EventRoutes:
         statuses = engine.feedback(labels)
         answers = [{"event_id": label.event_id, "status": s} for label, s in zip(labels, statuses, strict=True)]
         return json(answers if array else answers[0])
+
+
+def _only(decisions: list[Decision]) -> Response:
+    return json(decisions[0])

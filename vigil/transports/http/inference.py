@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from time import perf_counter
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from vigil.errors import InvalidInput, TooLarge, Unavailable, shown
+from vigil.scoring.caller import Caller, Then
 from vigil.scoring.session import Rows, Session
 from vigil.transports import oip
 from vigil.transports.http.message import Request, Response, json
@@ -109,18 +111,23 @@ class InferenceRoutes:
         """The same of every model."""
         return json({"model_stats": [each for e in self._worker.engines.values() for each in oip.statistics(e, "")]})
 
-    async def infer(self, request: Request) -> Response:
-        """Feature rows to risks."""
-        started_s = perf_counter()
-        engine = self._worker.engine(request.path["model"], "model")
+    def check_room(self, path: Mapping[str, str]) -> None:
+        """Raises Overloaded while the queue is full: before the work of reading and decoding what would be refused."""
+        self._worker.engine(path["model"], "model").check_room_for_rows()
+
+    def infer(self, request: Request, caller: Caller[Response]) -> None:
+        """Feature rows to risks. With `X-Request-Timeout-Ms` what cannot begin in time is answered 504."""
+        name = request.path["model"]
+        engine = self._worker.engine(name, "model")
         session = oip.model_of(engine, request.path.get("version", ""))
         head, tail = _parted(request, self._worker.settings.max_body_bytes)
         asked = _decoded(head)
         rows = _rows(session, asked, tail)
-        deadline_s = oip.deadline_s(asked.parameters.get("timeout"), started_s) if asked.parameters else None
-        binary = _binary(asked)
-        risks = await engine.infer(rows, session, deadline_s)
-        return _answer(request.path["model"], session, asked.id, risks, binary)
+        deadline_s = request.deadline_s()
+        if asked.parameters:
+            deadline_s = oip.deadline_s(asked.parameters.get("timeout"), request.arrived_s, deadline_s)
+        answer = partial(_answer, name, session, asked.id, _binary(asked))
+        engine.put_rows(rows, Then(caller, answer), session, deadline_s)
 
     def _model(self, request: Request) -> Session:
         engine = self._worker.engine(request.path["model"], "model")
@@ -208,7 +215,7 @@ def _flat(name: str, data: list[Any]) -> list[float]:
     return data
 
 
-def _answer(name: str, session: Session, id_: str | None, risks: Rows, binary: bool) -> Response:
+def _answer(name: str, session: Session, id_: str | None, binary: bool, risks: Rows) -> Response:
     output: dict[str, Any] = {"name": session.output_name, "datatype": oip.DATATYPE, "shape": [len(risks), 1]}
     answer: dict[str, Any] = {"model_name": name, "model_version": session.version, "outputs": [output]}
     if id_:

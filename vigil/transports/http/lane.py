@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from vigil import metrics
-from vigil.errors import Overloaded, TooLarge, VigilError
-from vigil.transports.http.message import Request, Response, json
+from vigil.errors import TooLarge, VigilError
+from vigil.transports.http.answers import failed, wrong_method
+from vigil.transports.http.message import Request, Response
+from vigil.transports.http.protocol import LaneProtocol, Shared
 from vigil.transports.http.routes import Routes
 from vigil.transports.worker import Worker
-
-logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -43,6 +43,12 @@ class Lane:
         self._routes = Routes(worker)
         self._worker = worker
         self._max_body_bytes = worker.settings.max_body_bytes
+
+    def protocol(self) -> Callable[..., LaneProtocol]:
+        """What makes uvicorn's connections: it answers the hot routes without coming here, where settings allow."""
+        settings = self._worker.settings
+        hot = self._routes.hot() if settings.http_lane == "protocol" else {}
+        return partial(LaneProtocol, Shared(hot, settings.max_body_bytes, settings.stall_s))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -83,14 +89,11 @@ class Lane:
                 request = Request(parameters, scope["query_string"], scope["headers"], body, arrived_s)
                 response = await route.handler(request)
             else:
-                response = _wrong_method(scope["method"], route.method)
-        except VigilError as failure:
-            response = _failed(failure)
+                response = wrong_method(scope["method"], route.method)
         except Gone:
             return
-        except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
-            response = json({"error": "internal error; the server's log has the details"}, 500)
+        except Exception as failure:
+            response = failed(failure, scope["method"], scope["path"])
         metrics.answered("http", template, str(response.status), started_s)
         await _send(send, response)
 
@@ -128,7 +131,7 @@ class Lane:
             if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
                 receive = _first(await self._body(receive), receive)
         except TooLarge as failure:
-            await _send(send, _failed(failure))
+            await _send(send, failed(failure, scope["method"], scope["path"]))
         except Gone:
             return
         else:
@@ -143,19 +146,6 @@ def _first(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return again
-
-
-def _failed(failure: VigilError) -> Response:
-    response = json({"error": str(failure)}, failure.http_status)
-    if isinstance(failure, Overloaded):
-        response.headers += ((b"retry-after", str(failure.retry_after_s).encode()),)
-    return response
-
-
-def _wrong_method(got: str, wanted: str) -> Response:
-    response = json({"error": f"method: got {got}, wanted {wanted}"}, 405)
-    response.headers += ((b"allow", wanted.encode()),)
-    return response
 
 
 async def _send(send: Send, response: Response) -> None:

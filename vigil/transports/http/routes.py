@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from vigil.errors import NotFound
+from vigil.scoring.caller import Caller
 from vigil.transports.http.events import EventRoutes
 from vigil.transports.http.inference import InferenceRoutes
 from vigil.transports.http.message import Request, Response
@@ -14,18 +16,21 @@ from vigil.transports.worker import Worker
 
 Check = Callable[[Mapping[str, str]], None]
 Handler = Callable[[Request], Awaitable[Response]]
+Begin = Callable[[Request, Caller[Response]], None]
 
 
 class Route(NamedTuple):
     """A path with `{parameters}`, the one method it takes and who answers.
 
-    `check` is asked before the body is read; what it raises is the answer.
+    `check` is asked before the body is read; what it raises is the answer. A hot route can `begin` an answer,
+    or raise, without a task of its own.
     """
 
     template: str
     method: str
     handler: Handler
     check: Check | None = None
+    begin: Begin | None = None
 
 
 class Match(NamedTuple):
@@ -47,21 +52,21 @@ class Routes:
         model = "/v2/models/{model}"
         versioned = model + "/versions/{version}"
         self.table = (
-            Route("/v1/{domain}/score", "POST", events.score, events.check_room),
+            _hot("/v1/{domain}/score", events.score, events.check_room),
             Route("/v1/{domain}/feedback", "POST", events.feedback),
             Route("/v2", "GET", inference.server),
             Route("/v2/health/live", "GET", inference.live),
             Route("/v2/health/ready", "GET", inference.ready),
             Route("/v2/models/stats", "GET", inference.all_statistics),
+            *(_hot(at + "/infer", inference.infer, inference.check_room) for at in (model, versioned)),
             *(
-                Route(at + end, method, handler)
+                Route(at + end, "GET", handler)
                 for at in (model, versioned)
-                for end, method, handler in (
-                    ("", "GET", inference.metadata),
-                    ("/ready", "GET", inference.model_ready),
-                    ("/config", "GET", inference.config),
-                    ("/stats", "GET", inference.statistics),
-                    ("/infer", "POST", inference.infer),
+                for end, handler in (
+                    ("", inference.metadata),
+                    ("/ready", inference.model_ready),
+                    ("/config", inference.config),
+                    ("/stats", inference.statistics),
                 )
             ),
             Route("/v2/repository/index", "POST", repository.index),
@@ -77,6 +82,10 @@ class Routes:
             if "{version}" not in route.template
             for path in [route.template.replace("{domain}", domain.name).replace("{model}", domain.name)]
         }
+
+    def hot(self) -> dict[bytes, Match]:
+        """By path, the hot routes that have no version in it."""
+        return {path.encode(): match for path, match in self._known.items() if match.route.begin}
 
     def owns(self, path: str) -> bool:
         """Whether the lane answers for `path`, be it with an error."""
@@ -100,3 +109,12 @@ class Routes:
                     return Match(route, {wanted[1:-1]: got for wanted, got in pairs if wanted[:1] == "{"})
         known = ", ".join(f"{route.method} {route.template}" for route in self.table)
         raise NotFound(f"no route {path}; there are {known}")
+
+
+def _hot(template: str, begin: Begin, check: Check) -> Route:
+    async def handler(request: Request) -> Response:
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        begin(request, future)
+        return await future
+
+    return Route(template, "POST", handler, check, begin)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,6 +35,8 @@ class Served:
         environment: variables for it on top of this process's.
         wait_s: how long that may take.
         path: asked until it answers with a `wanted` status.
+        arguments: more for `bentoml serve`.
+        trust: where these make it speak TLS.
     """
 
     def __init__(
@@ -43,12 +47,15 @@ class Served:
         wait_s: float = 120.0,
         path: str = "/readyz",
         wanted: tuple[int, ...] = (200,),
+        arguments: Sequence[str] = (),
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self.port, self.grpc_port = free_port(), free_port()
         self.address, self.grpc_address = f"{LOCALHOST}:{self.port}", f"{LOCALHOST}:{self.grpc_port}"
-        self.url = f"http://{self.address}"
+        self.url = f"{'https' if trust else 'http'}://{self.address}"
         self.log = log
         self._target, self._wait_s, self._path, self._wanted = target, wait_s, path, wanted
+        self._arguments, self._trust = arguments, trust
         ours = {"VIGIL_GRPC_PORT": str(self.grpc_port), "BENTOML_DO_NOT_TRACK": "True"}
         self._environment = {**os.environ, **ours, **environment}
 
@@ -63,6 +70,7 @@ class Served:
             LOCALHOST,
             "--port",
             str(self.port),
+            *self._arguments,
         ]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
@@ -93,7 +101,7 @@ class Served:
 
     def _status(self) -> int:
         try:
-            with urllib.request.urlopen(self.url + self._path, timeout=5) as answer:
+            with urllib.request.urlopen(self.url + self._path, timeout=5, context=self._trust) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as failure:
             return failure.code

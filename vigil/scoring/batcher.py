@@ -78,6 +78,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
         self._queue: Queue[Item, Result] = Queue(limits.max_batch)
         self._compute_pace, self._whole_pace = Pace(warm_s), Pace(warm_s)
         self._thread: ThreadPoolExecutor | None = None
+        self._clear_rows = 0  # so many are known to be within the limits, without a look at the sizes
         self._busy = False  # a turn is booked, or a batch is in the thread
 
     def submit(
@@ -122,7 +123,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
             Overloaded: where they would not.
         """
         waiting = self._queue.rows
-        if not waiting:
+        if not waiting or waiting + rows <= self._clear_rows:
             return
         if waiting + rows > self._limits.max_queue:
             self._metrics.overloaded.inc()
@@ -216,6 +217,8 @@ class Batcher(Generic[Item, Load, Output, Result]):
                 entry.caller.set_result(result)
         self._compute_pace.observe(rows, compute_s)
         self._whole_pace.observe(rows, prepared_s + compute_s + self._clock_s() - computed_s)
+        batches = int(self._limits.max_wait_s / max(self._whole_pace.most_s(), 1e-9))
+        self._clear_rows = min(batches * self._limits.max_batch, self._limits.max_queue)
 
     def _failed(self, batch: list[Entry[Item, Result]], failure: Exception) -> None:
         if len(batch) > 1:

@@ -34,6 +34,10 @@ class Pace:
         """
         return self._expected_s[min(rows.bit_length(), len(self._expected_s)) - 1]
 
+    def most_s(self) -> float:
+        """Seconds that no batch of a size seen is expected to exceed."""
+        return max(self._expected_s)
+
     def slow(self, rows: int) -> bool:
         """Whether a batch of `rows` should leave the loop's thread."""
         return self._slow[min(rows.bit_length(), len(self._slow)) - 1]

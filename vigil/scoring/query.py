@@ -86,8 +86,11 @@ def part(batch: Sequence[Query], joined: Joined, ran: Ran) -> list[Rows]:
         if len(batch) == 1:  # of several, each is tried alone
             statistics.failed(began_ns - batch[0].submitted_ns)
         raise ran.risks
-    ends = np.cumsum([len(query.rows) for query in batch])[:-1]
-    parts = [ran.risks] if len(batch) == 1 else np.split(ran.risks, ends)
+    parts, start = [], 0
+    for query in batch:
+        end = start + len(query.rows)
+        parts.append(ran.risks[start:end])
+        start = end
     times_ns = joined.joined_ns - joined.started_ns, ran.took_ns, perf_counter_ns() - began_ns
     waited_ns = len(batch) * joined.started_ns - sum(query.submitted_ns for query in batch)
     statistics.ran(len(batch), len(joined.rows), waited_ns, times_ns)

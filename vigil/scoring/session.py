@@ -60,6 +60,7 @@ class Session:
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.tag, self.version, self.digest = tag, version, digest
         self.feature_names = tuple(feature_names)
+        self.width = len(self.feature_names)
         self.input_name, self.output_name = input_name, output_name
         self._outputs = [output_name]
         self.max_batch = max(max_batch // FILL_TO[-1], 1) * FILL_TO[-1]
@@ -125,7 +126,7 @@ class Session:
         Raises:
             InvalidInput: naming the shape, or the row and column that is NaN or infinite.
         """
-        width = len(self.feature_names)
+        width = self.width
         if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
             raise InvalidInput(f"features: got shape {list(rows.shape)}, wanted [n, {width}] with n >= 1")
         if not np.isfinite(rows).all():

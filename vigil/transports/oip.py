@@ -160,13 +160,15 @@ def check_names(session: Session, inputs: Sequence[str], outputs: Iterable[str])
 
 def check_tensor(session: Session, datatype: str, shape: Sequence[int], count: int) -> None:
     """Raises InvalidInput unless `count` values are an FP32 tensor of the declared width."""
-    where, width = f"input {session.input_name!r}", len(session.feature_names)
+    width = session.width
+    if datatype == DATATYPE and len(shape) == 2 and shape[0] > 0 and shape[1] == width and count == shape[0] * width:
+        return
+    where = f"input {session.input_name!r}"
     if datatype != DATATYPE:
         raise InvalidInput(f"{where}: datatype: got {shown(datatype)}, wanted {DATATYPE}")
     if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
         raise InvalidInput(f"{where}: shape: got {shown(list(shape))}, wanted [n, {width}] with n >= 1")
-    if count != shape[0] * width:
-        raise InvalidInput(f"{where}: data: got {count} values, wanted {shape[0] * width} for shape {list(shape)}")
+    raise InvalidInput(f"{where}: data: got {count} values, wanted {shape[0] * width} for shape {list(shape)}")
 
 
 def from_raw(session: Session, datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,10 +15,10 @@ from vigil.errors import InvalidInput, TooLarge, Unavailable, shown
 from vigil.scoring.caller import Caller, Then
 from vigil.scoring.session import Rows, Session
 from vigil.transports import oip
-from vigil.transports.http.message import Request, Response, json
+from vigil.transports.http.message import ENCODING, HEADER_LENGTH, Request, Response, json
 from vigil.transports.worker import Worker
 
-HEADER_LENGTH = b"inference-header-content-length"
+EMPTY = memoryview(b"")
 MOST_DIGITS = 18  # of a length; Python refuses to read numbers of thousands
 Parameters = dict[str, Any]
 
@@ -136,11 +137,14 @@ class InferenceRoutes:
 
 def _parted(request: Request, max_bytes: int) -> tuple[bytes, memoryview]:
     """The JSON of a body, which may be compressed, and the tensors' bytes behind it."""
-    body, length = request.body, request.header(HEADER_LENGTH)
-    if encoding := request.header(b"content-encoding"):
+    body = request.body
+    if not request.headers:
+        return body, EMPTY
+    if encoding := request.headers.get(ENCODING):
         body = _unpacked(body, encoding, max_bytes)
+    length = request.headers.get(HEADER_LENGTH)
     if not length:
-        return body, memoryview(b"")
+        return body, EMPTY
     if not length.isdigit() or len(length) > MOST_DIGITS or int(length) > len(body):
         raise InvalidInput(f"{HEADER_LENGTH.decode()}: got {shown(length.decode('latin-1'))}, wanted 0 to {len(body)}")
     return body[: int(length)], memoryview(body)[int(length) :]
@@ -193,9 +197,8 @@ def _rows(session: Session, asked: InferRequest, tail: memoryview) -> Rows:
         if tensor.data is None:
             raise InvalidInput(f"input {tensor.name!r}: data: got none, wanted numbers or binary_data_size")
         oip.check_tensor(session, tensor.datatype, tensor.shape, len(tensor.data))
-        # A float64 beyond float32 becomes infinite here and is refused as such by the session.
-        with np.errstate(over="ignore"):
-            return np.array(tensor.data, np.float32).reshape(tensor.shape)
+        # A float64 beyond float32 becomes infinite here, without a warning, and is refused as such by the session.
+        return np.frombuffer(array("f", tensor.data), np.float32).reshape(tensor.shape)
     if tensor.data is not None:
         raise InvalidInput(f"input {tensor.name!r}: data: got numbers and binary_data_size, wanted one of them")
     if size.__class__ is not int or size != len(tail):

@@ -10,7 +10,7 @@ from typing import Any
 from vigil import metrics
 from vigil.errors import TooLarge, VigilError
 from vigil.transports.http.answers import failed, wrong_method
-from vigil.transports.http.message import Request, Response
+from vigil.transports.http.message import Request, Response, noted
 from vigil.transports.http.protocol import LaneProtocol, Shared
 from vigil.transports.http.routes import Routes
 from vigil.transports.worker import Worker
@@ -86,7 +86,7 @@ class Lane:
                     route.check(parameters)
                 body = await self._body(receive)
                 started_s = perf_counter()
-                request = Request(parameters, scope["query_string"], scope["headers"], body, arrived_s)
+                request = Request(parameters, scope["query_string"], noted(scope["headers"]), body, arrived_s)
                 response = await route.handler(request)
             else:
                 response = wrong_method(scope["method"], route.method)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from vigil.errors import InvalidInput, shown
 
-Headers = Iterable[tuple[bytes, bytes]]
 TIMEOUT = b"x-request-timeout-ms"
+ENCODING = b"content-encoding"
+HEADER_LENGTH = b"inference-header-content-length"
+# The headers that mean something to a handler.
+NOTED = frozenset((TIMEOUT, ENCODING, HEADER_LENGTH))
 TIMEOUT_DIGITS = 8
 _encode = msgspec.json.Encoder().encode
 
@@ -21,20 +24,16 @@ class Request(msgspec.Struct, gc=False):
     Args:
         path: as parameters of the route, by name.
         query: the query string.
-        headers: names in lower case.
+        headers: those in `NOTED` that came, names in lower case; of one that came twice, the first.
         body: the whole body.
         arrived_s: moment of `time.perf_counter` at which the head had come.
     """
 
     path: dict[str, str]
     query: bytes
-    headers: Headers
+    headers: Mapping[bytes, bytes]
     body: bytes
     arrived_s: float
-
-    def header(self, name: bytes) -> bytes:
-        """The header's value, b"" where there is none."""
-        return next((value for key, value in self.headers if key == name), b"")
 
     def deadline_s(self) -> float | None:
         """The moment of `time.perf_counter` at which the caller gives up, or None where it does not say.
@@ -42,7 +41,7 @@ class Request(msgspec.Struct, gc=False):
         Raises:
             InvalidInput: for a header that is not a number of milliseconds.
         """
-        value = self.header(TIMEOUT)
+        value = self.headers.get(TIMEOUT)
         if not value:
             return None
         if not value.isdigit() or len(value) > TIMEOUT_DIGITS:
@@ -64,6 +63,15 @@ class Request(msgspec.Struct, gc=False):
         if value not in ("true", "false"):
             raise InvalidInput(f"query parameter {name}: got {shown(value)}, wanted true or false")
         return value == "true"
+
+
+def noted(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers, names in lower case, that a :class:`Request` holds."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in NOTED:
+            found.setdefault(name, value)
+    return found
 
 
 class Response(msgspec.Struct, gc=False):

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from vigil import metrics
 from vigil.transports.http.answers import failed
-from vigil.transports.http.message import Request, Response
+from vigil.transports.http.message import NOTED, Request, Response
 from vigil.transports.http.routes import Match
 from vigil.transports.http.sweep import Sweep, Swept
 
@@ -109,9 +109,10 @@ class LaneProtocol(Swept, HttpToolsProtocol):
         self._exchange: Exchange | None = None  # whose body is being read
         self._parts: list[bytes] = []
         self._watched: list[tuple[bytes, bytes]] = []
+        self._noted: dict[bytes, bytes] = {}
         self._in_head = self.receiving = False
-        self._head_bytes = 0
-        self.since_s = perf_counter()  # when it began to be idle, to receive, or to wait for its reader
+        self._head_bytes = self._unsent_bytes = 0
+        self.since_s = perf_counter()  # when it began to be idle, to receive, or to see nothing taken by its reader
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -125,7 +126,7 @@ class LaneProtocol(Swept, HttpToolsProtocol):
                 self._end(HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        self.url, self.headers, self._watched = b"", [], []
+        self.url, self.headers, self._watched, self._noted = b"", [], [], {}
         self._in_head = self.receiving = True
         self._head_bytes, self.since_s = 0, perf_counter()
 
@@ -134,6 +135,8 @@ class LaneProtocol(Swept, HttpToolsProtocol):
         self.headers.append((name, value))
         if name in WATCHED:
             self._watched.append((name, value))
+        elif name in NOTED:
+            self._noted.setdefault(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -152,13 +155,12 @@ class LaneProtocol(Swept, HttpToolsProtocol):
 
     def _takes(self, query: bytes) -> bool:
         """Whether a request for a hot route can stay here."""
-        return (
-            self.parser.get_method() == b"POST"
-            and self._free()
-            and not self.flow.write_paused
-            and all(name == LENGTH and int(value) <= self._shared.max_body_bytes for name, value in self._watched)
-            and b"#" not in query
-        )
+        for name, value in self._watched:
+            if name != LENGTH or int(value) > self._shared.max_body_bytes:
+                return False
+        if b"#" in query or self.flow.write_paused:
+            return False
+        return self._free() and self.parser.get_method() == b"POST"
 
     def _free(self) -> bool:
         """Whether every request up to here is answered."""
@@ -190,7 +192,7 @@ class LaneProtocol(Swept, HttpToolsProtocol):
             return
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         match = exchange.match
-        request = Request(match.parameters, exchange.query, self.headers, body, exchange.arrived_s)
+        request = Request(match.parameters, exchange.query, self._noted, body, exchange.arrived_s)
         exchange.started_s = perf_counter()
         try:
             match.route.begin(request, exchange)  # type: ignore[misc]
@@ -238,6 +240,10 @@ class LaneProtocol(Swept, HttpToolsProtocol):
             self.flow.resume_reading()
 
     def overdue(self, now_s: float, stall_s: float) -> bool:
+        if self.flow.write_paused:
+            unsent_bytes = self.transport.get_write_buffer_size()
+            if unsent_bytes != self._unsent_bytes:
+                self._unsent_bytes, self.since_s = unsent_bytes, now_s
         if self.flow.write_paused or self.receiving:
             return now_s - self.since_s > stall_s
         return self._free() and now_s - self.since_s > self.timeout_keep_alive

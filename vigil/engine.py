@@ -217,7 +217,9 @@ class Engine:
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
         """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event)."""
-        return self._count(self.store.feedback(labels))
+        statuses = self.store.feedback(labels)
+        self._count(statuses)
+        return [STATUS_NAMES[status] for status in statuses.tolist()]
 
     def model(self) -> Session:
         """The loaded model.
@@ -329,11 +331,10 @@ class Engine:
                 return failure
         return None
 
-    def _count(self, statuses: npt.NDArray[np.uint8]) -> list[str]:
+    def _count(self, statuses: npt.NDArray[np.uint8]) -> None:
         for status, count in enumerate(np.bincount(statuses).tolist()):
             if count:
                 self._statuses[status].inc(count)
-        return [STATUS_NAMES[status] for status in statuses.tolist()]
 
 
 def _priority(rows: int) -> Priority:

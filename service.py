@@ -6,7 +6,7 @@ heavy, and in each worker, where `to_asgi` puts Vigil's lane in front of BentoML
 
 from __future__ import annotations
 
-import logging
+import os
 import socket
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from bentoml.validators import DType, Shape
 from pydantic import AfterValidator
 
-from vigil import domains, settings
+from vigil import domains, logs, settings, tracing
 from vigil.errors import ConfigError, Unavailable, VigilError
 
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ def configuration() -> settings.Settings:
                 f"VIGIL_WORKERS={found.workers} with VIGIL_STATE_URL={found.state_url}: memory belongs to one process, "
                 "so several workers would each know a part of the events; set VIGIL_WORKERS=1"
             )
+        tracing.plan(os.environ)
         _check_ports(found)
     except VigilError as failure:
         raise BentoMLException(str(failure)) from None
+    if click.get_current_context(silent=True):
+        logs.configure(found)
     return found
 
 
@@ -83,7 +86,6 @@ def worker() -> Worker:
     """What this process serves with."""
     from vigil.transports.worker import Worker
 
-    logging.getLogger("vigil").setLevel(logging.INFO)
     return Worker(SETTINGS)
 
 

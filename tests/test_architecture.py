@@ -11,20 +11,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"vigil.errors", "vigil.settings", "vigil.metrics", "vigil.progress", "vigil.domains"}
+BASE = {"vigil.errors", "vigil.settings", "vigil.metrics", "vigil.progress", "vigil.domains", "vigil.tracing"}
 
 # Room -> the rooms it may import from, itself and BASE always included.
 ARROWS: dict[str, set[str]] = {
     "vigil.errors": set(),
     "vigil.settings": set(),
-    "vigil.metrics": set(),
+    "vigil.metrics": {"vigil.tallies"},
+    "vigil.tallies": set(),
+    "vigil.tracing": {"vigil"},
+    "vigil.logs": set(),
+    "vigil.telemetry": {"vigil.logs", "vigil"},
     "vigil.progress": set(),
     "vigil.domains": set(),
     "vigil.features": set(),
     "vigil.scoring": {"model_store"},
     "vigil.decisions": set(),
     "vigil.engine": {"vigil.features", "vigil.scoring", "vigil.decisions"},
-    "vigil.transports": {"vigil.engine", "vigil.decisions", "vigil.scoring", "vigil"},
+    "vigil.transports": {"vigil.engine", "vigil.decisions", "vigil.scoring", "vigil.telemetry", "vigil"},
     "vigil.stream": {"vigil.engine", "vigil.transports"},
     "vigil.cli": {"vigil.features", "vigil.stream", "vigil.doctor", "vigil.model_tables", "model_store", "vigil"},
     "vigil.doctor": {"vigil.features", "model_store", "vigil"},
@@ -32,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "model_store": {"vigil"},
     "training": {"vigil.features", "vigil"},
     "optimize": {"model_store", "vigil"},
-    "service": {"vigil.engine", "vigil.transports", "vigil"},
+    "service": {"vigil.engine", "vigil.logs", "vigil.transports", "vigil"},
 }
 HEAVY = {"tensorflow", "keras", "tf2onnx", "onnx", "polars", "sklearn", "matplotlib", "pandas"}
 

@@ -48,6 +48,16 @@ class Settings(BaseModel):
         default=256 << 20, ge=1 << 16, description="size at which the state journal is folded into the snapshot"
     )
     journal_fsync_ms: int = Field(default=1000, ge=0, description="how often the journal is forced to disk; 0: never")
+    log_format: Literal["text", "json"] = Field(default="text", description="lines of the log: text or json")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level of the log: debug, info, warning or error"
+    )
+    access_log: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of requests that the access log holds; above 0, it holds every 5xx",
+    )
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

@@ -164,6 +164,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 def test_a_wrong_setting_stops_the_start() -> None:
     assert "VIGIL_MAX_QUEUE='many'" in refused(VIGIL_MAX_QUEUE="many")
     assert "VIGIL_COLOUR='red': no such setting" in refused(VIGIL_COLOUR="red")
+    assert "vigil[otel]" in refused(OTEL_TRACES_EXPORTER="zipkin")
 
 
 def test_several_workers_with_memory_are_refused_with_the_reason() -> None:

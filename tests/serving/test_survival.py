@@ -28,5 +28,8 @@ def test_a_worker_killed_with_sigkill_comes_back_and_knows_what_it_answered(
         # The socket belongs to the parent: calls wait for the new worker.
         again = [call(service.port, "POST", score, payment(f"k{i}", amount=999.0)).json for i in range(5)]
         more = call(service.port, "POST", score, payment("k5")).json
+        told = call(service.port, "GET", "/metrics").body.decode()
     assert again == first
     assert more["features"]["customer_count_1d"] == 6
+    assert "\nvigil_ready 1.0\n" in told
+    assert 'vigil_requests_total{route="/v1/{domain}/score",status="200",transport="http"}' in told

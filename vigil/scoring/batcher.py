@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
 
+from vigil import tracing
 from vigil.errors import Overloaded
 from vigil.metrics import BatchMetrics
 from vigil.scoring.caller import Caller
@@ -111,7 +112,8 @@ class Batcher(Generic[Item, Load, Output, Result]):
         if deadline_s is not None and now_s >= deadline_s:
             raise too_late(now_s - deadline_s)
         self.check(rows)
-        self._queue.put(Entry(item, rows, caller, now_s, deadline_s), priority)
+        trace = tracing.current.get() if tracing.tracing else None
+        self._queue.put(Entry(item, rows, caller, now_s, deadline_s, trace), priority)
         if not self._busy:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._turn)
@@ -212,6 +214,8 @@ class Batcher(Generic[Item, Load, Output, Result]):
     ) -> None:
         computed_s = self._clock_s()
         results = self._finish([entry.item for entry in batch], load, output)
+        if tracing.tracing:
+            self._trace(batch, rows, computed_s, prepared_s, compute_s)
         for entry, result in zip(batch, results, strict=True):
             if not entry.caller.done():
                 entry.caller.set_result(result)
@@ -219,6 +223,14 @@ class Batcher(Generic[Item, Load, Output, Result]):
         self._whole_pace.observe(rows, prepared_s + compute_s + self._clock_s() - computed_s)
         batches = int(self._limits.max_wait_s / max(self._whole_pace.most_s(), 1e-9))
         self._clear_rows = min(batches * self._limits.max_batch, self._limits.max_queue)
+
+    def _trace(
+        self, batch: list[Entry[Item, Result]], rows: int, computed_s: float, prepared_s: float, compute_s: float
+    ) -> None:
+        at_s = computed_s - compute_s
+        times = tracing.Times(at_s - prepared_s, at_s, computed_s, self._clock_s())
+        sampled = [(entry.trace, entry.submitted_s) for entry in batch if entry.trace]
+        tracing.ran(self._metrics.domain, self._metrics.what, sampled, len(batch), rows, times)
 
     def _failed(self, batch: list[Entry[Item, Result]], failure: Exception) -> None:
         if len(batch) > 1:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from vigil.errors import DeadlineExceeded
 from vigil.scoring.caller import Caller
+from vigil.tracing import Trace
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,13 +26,17 @@ class Priority(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Result]):
-    """One submission: `rows` of `item`, submitted at and useless after a moment of the batcher's clock."""
+    """One submission: `rows` of `item`, submitted at and useless after a moment of the batcher's clock.
+
+    `trace` is that of the call it belongs to, where that is sampled.
+    """
 
     item: Item
     rows: int
     caller: Caller[Result]
     submitted_s: float
     deadline_s: float | None
+    trace: Trace | None = None
 
 
 class Queue(Generic[Item, Result]):

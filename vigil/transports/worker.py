@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 
-from vigil import domains, metrics
+from vigil import domains, metrics, telemetry
 from vigil.engine import Engine
 from vigil.errors import NotFound, VigilError
 from vigil.scoring.session import Session
@@ -38,10 +38,11 @@ class Worker:
 
         Raises:
             StateError: where the state cannot be used.
-            ConfigError: where the gRPC port is taken.
+            ConfigError: where the gRPC port is taken, or an `OTEL_*` variable cannot be.
         """
         started_s = time.perf_counter()
         try:
+            telemetry.start(self.settings)
             for domain in self.domains:
                 self.engines[domain.name] = Engine.open(domain, self.settings, lambda: time.time_ns() // 1_000_000)
             if self.settings.grpc_port:
@@ -65,6 +66,7 @@ class Worker:
             await self._grpc.stop(self.settings.drain_s)
         for engine in self.engines.values():
             engine.close()
+        await telemetry.stop()
 
     async def load(self, name: str) -> Session:
         """Takes the store's present model of that name, while requests go on; readiness and health follow.

@@ -10,11 +10,13 @@ from typing import Any
 
 import grpc
 
-from vigil import metrics
+from vigil import metrics, telemetry
 from vigil.errors import VigilError
 
 logger = logging.getLogger(__name__)
+in_flight = metrics.IN_FLIGHT.labels("grpc")
 
+CANCELLED = "CANCELLED"  # the caller has gone, or its deadline has passed
 Method = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
@@ -25,13 +27,22 @@ def answers(method: Method) -> Method:
     @functools.wraps(method)
     async def call(servicer: Any, request: Any, context: Any) -> Any:
         started_s = perf_counter()
+        seen = telemetry.grpc_call(servicer.full_name, name, context, started_s) if telemetry.on else None
+        if seen:
+            seen.enter().bytes_in = request.ByteSize()
+        code, response = CANCELLED, None
+        in_flight.value += 1
         try:
             response = await method(servicer, request, context)
-            metrics.answered("grpc", name, "OK", started_s)
+            code = "OK"
             return response
         except Exception as failure:
             code, message = status_of(failure, name)
-        metrics.answered("grpc", name, code, started_s)
+        finally:
+            in_flight.value -= 1
+            metrics.answered("grpc", name, code, started_s)
+            if seen:
+                seen.answered(name, code, 0 if response is None else response.ByteSize())
         return await context.abort(grpc.StatusCode[code], message)
 
     return call
@@ -40,12 +51,27 @@ def answers(method: Method) -> Method:
 def aborts(method: Method) -> Method:
     """Wraps the method of a stream, which answers and counts its messages itself: a VigilError ends the call."""
 
+    name = method.__name__
+
     @functools.wraps(method)
     async def call(servicer: Any, requests: Any, context: Any) -> None:
+        seen = telemetry.grpc_call(servicer.full_name, name, context, perf_counter()) if telemetry.on else None
+        code, message = CANCELLED, ""
+        if seen:
+            seen.enter()
         try:
             await method(servicer, requests, context)
+            code = "OK"
         except VigilError as failure:
-            await context.abort(grpc.StatusCode[failure.grpc_status], str(failure))
+            code, message = failure.grpc_status, str(failure)
+        except Exception:
+            code = "UNKNOWN"
+            raise
+        finally:
+            if seen:
+                seen.answered(name, code, 0)
+        if code != "OK":
+            await context.abort(grpc.StatusCode[code], message)
 
     return call
 

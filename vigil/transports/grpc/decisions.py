@@ -28,6 +28,8 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
         streams: of the server.
     """
 
+    full_name = pb.DESCRIPTOR.services_by_name["Decisions"].full_name
+
     def __init__(self, worker: Worker, streams: Streams) -> None:
         self._worker, self._streams = worker, streams
 

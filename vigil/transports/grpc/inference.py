@@ -32,6 +32,8 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         streams: of the server.
     """
 
+    full_name = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
     def __init__(self, worker: Worker, streams: Streams) -> None:
         self._worker, self._streams = worker, streams
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vigil import metrics
 from vigil.errors import Unavailable
-from vigil.transports.grpc.answers import status_of
+from vigil.transports.grpc.answers import in_flight, status_of
 
 # Messages of one stream on their way: enough to fill batches. A caller that does not read its answers
 # is not read from either, so it cannot make the server hold more than this.
@@ -72,10 +72,12 @@ class Streams:
 
 async def _one(request: Any, name: str, answer: Answer, failed: Failed) -> Any:
     started_s, code = perf_counter(), "OK"
+    in_flight.value += 1
     try:
         return await answer(request)
     except Exception as failure:
         code, message = status_of(failure, name)
         return failed(request, code, message)
     finally:
+        in_flight.value -= 1
         metrics.answered("grpc", name, code, started_s)

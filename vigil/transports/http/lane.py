@@ -7,7 +7,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from vigil import metrics
+from vigil import metrics, telemetry
 from vigil.errors import TooLarge, VigilError
 from vigil.transports.http.answers import failed, wrong_method
 from vigil.transports.http.message import Request, Response, noted
@@ -43,6 +43,7 @@ class Lane:
         self._routes = Routes(worker)
         self._worker = worker
         self._max_body_bytes = worker.settings.max_body_bytes
+        self._in_flight = metrics.IN_FLIGHT.labels("http")
 
     def protocol(self) -> Callable[..., LaneProtocol]:
         """What makes uvicorn's connections: it answers the hot routes without coming here, where settings allow."""
@@ -56,7 +57,11 @@ class Lane:
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._routes.owns(scope["path"]):
-            await self._answer(scope, receive, send)
+            self._in_flight.value += 1
+            try:
+                await self._answer(scope, receive, send)
+            finally:
+                self._in_flight.value -= 1
         else:
             await self._pass_on(scope, receive, send)
 
@@ -77,6 +82,12 @@ class Lane:
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         arrived_s = started_s = perf_counter()
         template = UNKNOWN
+        call = None
+        if telemetry.on:
+            client = (scope.get("client") or ("",))[0]
+            call = telemetry.http_call(scope["method"], scope["path"], scope["headers"], client, arrived_s)
+        if call:
+            call.enter()
         try:
             route, parameters = self._routes.find(scope["path"])
             template = route.template
@@ -86,6 +97,8 @@ class Lane:
                     route.check(parameters)
                 body = await self._body(receive)
                 started_s = perf_counter()
+                if call:
+                    call.bytes_in = len(body)
                 request = Request(parameters, scope["query_string"], noted(scope["headers"]), body, arrived_s)
                 response = await route.handler(request)
             else:
@@ -95,6 +108,8 @@ class Lane:
         except Exception as failure:
             response = failed(failure, scope["method"], scope["path"])
         metrics.answered("http", template, str(response.status), started_s)
+        if call:
+            call.answered(template, str(response.status), len(response.body))
         await _send(send, response)
 
     async def _body(self, receive: Receive) -> bytes:
@@ -126,6 +141,8 @@ class Lane:
 
     async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
         """BentoML's own routes, under the same limit of a body."""
+        if scope["path"] == "/metrics":
+            metrics.flush()
         try:
             self._check_length(scope)
             if any(name == b"transfer-encoding" for name, _ in scope["headers"]):

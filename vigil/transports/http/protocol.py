@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from vigil import metrics
+from vigil import metrics, telemetry
 from vigil.transports.http.answers import failed
 from vigil.transports.http.message import NOTED, Request, Response
 from vigil.transports.http.routes import Match
@@ -35,6 +35,7 @@ class Shared:
     def __init__(self, routes: Mapping[bytes, Match], max_body_bytes: int, stall_s: float) -> None:
         self.routes, self.max_body_bytes = routes, max_body_bytes
         self.sweep = Sweep(stall_s)
+        self.in_flight = metrics.IN_FLIGHT.labels("http")
         self._defaults: list[tuple[bytes, bytes]] | None = None
         self._heads: dict[tuple[int, tuple[tuple[bytes, bytes], ...]], bytes] = {}
 
@@ -70,7 +71,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_connection", "arrived_s", "disconnected", "keep_alive", "match", "query", "response_complete", "started_s",
+        "_connection", "arrived_s", "call", "disconnected", "keep_alive", "match", "query", "response_complete",
+        "started_s",
     )  # fmt: skip
 
     message_event = _Nothing()
@@ -79,6 +81,7 @@ class Exchange:
         self._connection, self.match, self.query, self.keep_alive = connection, match, query, keep_alive
         self.arrived_s = self.started_s = perf_counter()
         self.response_complete = self.disconnected = False
+        self.call: telemetry.Call | None = None
 
     def done(self) -> bool:
         """Whether it is answered, or nobody is there any more."""
@@ -111,12 +114,21 @@ class LaneProtocol(Swept, HttpToolsProtocol):
         self._watched: list[tuple[bytes, bytes]] = []
         self._noted: dict[bytes, bytes] = {}
         self._in_head = self.receiving = False
+        self._in_flight = 0  # hot requests
         self._head_bytes = self._unsent_bytes = 0
         self.since_s = perf_counter()  # when it began to be idle, to receive, or to see nothing taken by its reader
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._shared.sweep.watch(self.loop, self.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._left()
+        super().connection_lost(exc)
+
+    def _left(self) -> None:
+        self._shared.in_flight.value -= self._in_flight
+        self._in_flight = 0
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -147,6 +159,13 @@ class LaneProtocol(Swept, HttpToolsProtocol):
             return
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         self._exchange = self.cycle = exchange = Exchange(self, match, query, keep_alive)  # type: ignore[assignment]
+        self._in_flight = 1
+        self._shared.in_flight.value += 1
+        if telemetry.on:
+            client = self.client[0] if self.client else ""
+            exchange.call = telemetry.http_call(
+                METHOD, path.decode("latin-1"), self.headers, client, exchange.arrived_s
+            )
         try:
             if match.route.check:
                 match.route.check(match.parameters)
@@ -194,14 +213,21 @@ class LaneProtocol(Swept, HttpToolsProtocol):
         match = exchange.match
         request = Request(match.parameters, exchange.query, self._noted, body, exchange.arrived_s)
         exchange.started_s = perf_counter()
+        if exchange.call:
+            exchange.call.enter().bytes_in = len(body)
         try:
             match.route.begin(request, exchange)  # type: ignore[misc]
         except Exception as failure:
             exchange.set_exception(failure)
+        if exchange.call:
+            exchange.call.leave()
 
     def answer(self, exchange: Exchange, response: Response) -> None:
         """Writes the answer to a hot request, and lets those behind it go on."""
         metrics.answered("http", exchange.match.route.template, str(response.status), exchange.started_s)
+        self._left()
+        if exchange.call:
+            exchange.call.answered(exchange.match.route.template, str(response.status), len(response.body))
         transport = self.transport
         if transport.is_closing():
             return

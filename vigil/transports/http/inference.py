@@ -38,10 +38,12 @@ class OutputTensor(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=
 
 
 class InferRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """Body of an infer request."""
+    """Body of an infer request. Some clients (KServe's) say once more what the path says."""
 
     inputs: list[InputTensor]
     id: str | None = None
+    model_name: str | None = None
+    model_version: str | None = None
     outputs: list[OutputTensor] | None = None
     parameters: Parameters | None = None
 
@@ -116,6 +118,8 @@ class InferenceRoutes:
         session = oip.model_of(engine, request.path.get("version", ""))
         head, tail = _parted(request, self._worker.settings.max_body_bytes)
         asked = _decoded(head)
+        if asked.model_name or asked.model_version:
+            _check_named(asked, request.path["model"], session.version)
         rows = _rows(session, asked, tail)
         deadline_s = oip.deadline_s(asked.parameters.get("timeout"), started_s) if asked.parameters else None
         binary = _binary(asked)
@@ -169,6 +173,12 @@ def _decoded(head: bytes) -> InferRequest:
         if tensor.data is not None:
             tensor.data = _flat(tensor.name, tensor.data)
     return asked
+
+
+def _check_named(asked: InferRequest, model: str, version: str) -> None:
+    for field, got, wanted in (("model_name", asked.model_name, model), ("model_version", asked.model_version, version)):
+        if got and got != wanted:
+            raise InvalidInput(f"{field}: got {shown(got)}, wanted {wanted!r} as asked for by the path, or none")
 
 
 def _rows(session: Session, asked: InferRequest, tail: memoryview) -> Rows:

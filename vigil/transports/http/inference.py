@@ -176,7 +176,10 @@ def _decoded(head: bytes) -> InferRequest:
 
 
 def _check_named(asked: InferRequest, model: str, version: str) -> None:
-    for field, got, wanted in (("model_name", asked.model_name, model), ("model_version", asked.model_version, version)):
+    for field, got, wanted in (
+        ("model_name", asked.model_name, model),
+        ("model_version", asked.model_version, version),
+    ):
         if got and got != wanted:
             raise InvalidInput(f"{field}: got {shown(got)}, wanted {wanted!r} as asked for by the path, or none")
 

@@ -25,7 +25,6 @@ def asked(rows: np.ndarray, binary: bool) -> Any:
 async def main(http: str, grpc: str, file: str) -> dict[str, Any]:
     rows, url = np.load(file), f"http://{http}"
     rest, rpc = InferenceRESTClient(RESTConfig(protocol="v2")), InferenceGRPCClient(grpc, use_ssl=False)
-    ready = [await rest.is_server_ready(url), await rest.is_model_ready(url, MODEL)]
     answers = [await rest.infer(url, asked(rows, binary), model_name=MODEL) for binary in (True, False)]
     answers += [await rpc.infer(asked(rows, binary)) for binary in (True, False)]
     return {

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from vigil.domains.schema import UNREADABLE
 from vigil.errors import InvalidInput, TooLarge, Unavailable, shown
 from vigil.scoring.session import Rows, Session
 from vigil.transports import oip
@@ -17,6 +18,7 @@ from vigil.transports.worker import Worker
 
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_DIGITS = 18  # of a length; Python refuses to read numbers of thousands
+MAX_INT = 1 << 1023  # that becomes a float64
 Parameters = dict[str, Any]
 
 
@@ -158,6 +160,8 @@ def _unpacked(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
         raise TooLarge(f"body: got more than {max_bytes} bytes unpacked, wanted at most {max_bytes}")
     if not stream.eof:
         raise InvalidInput(f"body: got an end amid compressed data, wanted the whole of it as {encoding.decode()}")
+    if stream.unused_data:
+        raise InvalidInput(f"body: got {len(stream.unused_data)} bytes behind the compressed data, wanted none")
     return unpacked
 
 
@@ -167,7 +171,7 @@ def _decoded(head: bytes) -> InferRequest:
             return _decode_flat(head)
         except msgspec.ValidationError:  # nested, or wrong: the loose decoder can tell
             asked = _decode_loose(head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
+    except UNREADABLE as failure:
         raise InvalidInput(f"body: {failure}; wanted an inference request") from None
     for tensor in asked.inputs:
         if tensor.data is not None:
@@ -216,7 +220,7 @@ def _flat(name: str, data: list[Any]) -> list[float]:
             raise InvalidInput(f"input {name!r}: data: got lists of unequal depth, wanted numbers")
         data = [value for part in data for value in part]
     for i, value in enumerate(data):
-        if value.__class__ is not float and value.__class__ is not int:
+        if value.__class__ is not float and (value.__class__ is not int or abs(value) > MAX_INT):
             raise InvalidInput(f"input {name!r}: data[{i}]: got {shown(value)}, wanted a number")
     return data
 

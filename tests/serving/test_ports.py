@@ -19,6 +19,7 @@ from vigil.transports.proto import decisions_pb2
 
 WIDTH = len(domains.load("payments").features)
 INFER = "/v2/models/payments/infer"
+STREAMS = ("inference.GRPCInferenceService/ModelStreamInfer", "vigil.v1.Decisions/ScoreStream")
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BODIES = {
     "/v1/payments/score": json.dumps(payment("ports")).encode(),
@@ -102,9 +103,6 @@ def test_random_bytes_end_a_connection_of_either_port(served: Served) -> None:
         b"POST %s/%%00%%ff/../.. HTTP/1.1\r\nHost: v\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
         b"POST %s HTTP/9.9\r\n\r\n",
         b"BREW %s HTTP/1.1\r\nHost: v\r\n\r\n",
-        b"POST %s HTTP/1.1\r\nHost: v\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
-        b"POST %s HTTP/1.1\r\nHost: v\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
-        b"POST /" + b"%%41" * 50_000 + b"%s HTTP/1.1\r\nHost: v\r\n\r\n",
     ],
     ids=lambda head: head[:60].decode("latin-1"),
 )
@@ -112,6 +110,17 @@ def test_a_head_that_cannot_be_is_refused(served: Served, head: bytes) -> None:
     for path in BODIES:
         received = talk(served.port, head % path.encode())
         assert not statuses(received) & {b"200", b"500"}, received[:300]
+
+
+@pytest.mark.parametrize(
+    ("target", "header"),
+    [(b"", b"x: " + b"x" * 200_000), (b"", b"\r\n".join([b"x: y"] * 20_000)), (b"/" + b"%41" * 50_000, b"x: y")],
+    ids=["a long header", "many headers", "a long path"],
+)
+def test_a_head_of_any_size_breaks_nothing(served: Served, target: bytes, header: bytes) -> None:
+    for path in BODIES:
+        sent = b"POST " + path.encode() + target + b" HTTP/1.1\r\nHost: v\r\n" + header + b"\r\n\r\n"
+        assert b"500" not in statuses(talk(served.port, sent))
 
 
 @pytest.mark.parametrize(
@@ -144,3 +153,14 @@ def test_a_message_of_any_bytes_gets_a_status_and_a_changed_one_the_caller_s_fau
     codes = {code for code, details in answers if "Error parsing message" not in details}
     assert codes <= {"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"}, answers
     assert {code for code, details in answers} - codes <= {"UNKNOWN"}
+
+
+@pytest.mark.parametrize(
+    "method", ["inference.GRPCInferenceService/ModelStreamInfer", "vigil.v1.Decisions/ScoreStream"]
+)
+def test_bytes_amid_a_stream_end_it_after_the_answers_to_what_came_before(served: Served, method: str) -> None:
+    with grpc.insecure_channel(served.grpc_address) as channel:
+        answers = channel.stream_stream(f"/{method}")(iter([b"", b"", b"\xff\xff", b""]), timeout=20)
+        assert len([next(answers) for _ in range(2)]) == 2
+        with pytest.raises(grpc.RpcError, match=r"INVALID_ARGUMENT[\s\S]*message: Error parsing message"):
+            next(answers)

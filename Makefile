@@ -14,7 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo model run bench: export VIGIL_STATE_DIR ?= $(CURDIR)/state
 demo model run bench: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
-.PHONY: help setup model run demo test check format bench pins clean
+CLIENTS := build/clients
+
+.PHONY: help setup clients model run demo test check format bench pins clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +31,12 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+clients: $(CLIENTS)/ready ## KServe's and MLServer's clients and NVIDIA's perf_analyzer, which tests serve
+
+$(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlserver.txt requirements/perf-analyzer.txt | $(VENV)/ready
+	@requirements/clients $(CLIENTS)
+	@touch $@
+
 demo: setup ## From nothing to scored payments, and a summary; then it ends
 	@./demo.sh $(PORT) $(GRPC_PORT)
 
@@ -38,7 +46,7 @@ model: setup ## A trained and optimized model, where the store has none that fit
 run: model ## The same set-up, then the service stays up (trains only where there is no model yet)
 	@exec bentoml serve --host 127.0.0.1 --port $(PORT)
 
-test: setup ## All tests
+test: setup clients ## All tests
 	@$(BIN)/python -m pytest
 
 check: setup ## ruff and mypy

@@ -54,7 +54,7 @@ class Manifest:
 
     @property
     def tag(self) -> str:
-        """Name and version as BentoML writes them: `payments:x3k...`."""
+        """Name and version as BentoML writes them: `payments:20261001120000000`."""
         return f"{self.domain}:{self.version}"
 
     def write(self, folder: Path) -> None:

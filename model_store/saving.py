@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def save(
     from bentoml._internal.models import ModelStore
 
     root().mkdir(parents=True, exist_ok=True)
-    tag = bentoml.Tag(domain).make_new_version()
+    tag = bentoml.Tag(domain, _new_version())
     manifest = Manifest(
         domain=domain,
         version=str(tag.version),
@@ -81,3 +82,8 @@ def save(
     if alias is not None:
         set_alias(domain, alias, manifest.version)
     return manifest.tag
+
+
+def _new_version() -> str:
+    """The time, UTC to the millisecond, as digits: clients made for Triton read a version as a 64-bit number."""
+    return datetime.now(UTC).strftime("%Y%m%d%H%M%S%f")[:-3]

@@ -95,5 +95,8 @@ class DataError(VigilError):
 
 def shown(value: object, limit: int = 60) -> str:
     """`value` as a short literal for a message: at most `limit` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} nested too deeply to show"
     return text if len(text) <= limit else text[: limit - 3] + "..."

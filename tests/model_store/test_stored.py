@@ -25,6 +25,13 @@ def test_what_was_saved_is_found_by_alias_and_by_version(store_model: Callable[.
     assert by_alias.manifest.candidates == ({"name": "fp32 fused", "bytes": 7},)
 
 
+def test_a_version_is_a_number_of_64_bits_and_later_ones_are_larger(store_model: Callable[..., str]) -> None:
+    """NVIDIA's perf_analyzer reads versions so, and aborts on anything else."""
+    versions = [int(store_model()) for _ in range(3)]
+    assert versions == sorted(set(versions))
+    assert versions[-1] < 1 << 63
+
+
 def test_latest_is_the_one_stored_last_wherever_aliases_point(store_model: Callable[..., str]) -> None:
     store_model(created="2026-01-01T00:00:00Z")
     newer = store_model(created="2026-01-02T00:00:00Z", alias=None)

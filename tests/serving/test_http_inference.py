@@ -88,6 +88,13 @@ def test_what_is_null_is_as_if_it_were_not_there(served: Served) -> None:
     assert call(served.port, "POST", "/v2/repository/index", {"ready": None}).status == 200
 
 
+def test_the_body_may_say_once_more_what_the_path_says(served: Served, client: Any) -> None:
+    version = client.get_model_metadata("payments")["versions"][0]
+    plain = tensor([[1.0] * WIDTH])
+    for more in ({"model_name": "payments"}, {"model_version": version}, {"model_name": "", "model_version": None}):
+        assert call(served.port, "POST", INFER, plain | more).json == call(served.port, "POST", INFER, plain).json
+
+
 def test_a_version_can_be_named(served: Served, client: Any) -> None:
     version = client.get_model_metadata("payments")["versions"][0]
     assert infer(client, ROWS[:1], binary=True, model_version=version).shape == (1, 1)
@@ -117,6 +124,8 @@ def test_an_unknown_model_is_refused_with_those_there_are(client: Any) -> None:
         (tensor([[1e39] * WIDTH]), "features[0].amount: got inf, wanted a finite float32"),
         (tensor([[1.0] * WIDTH]) | {"outputs": [{"name": "y"}]}, "outputs: got 'y', wanted 'risk'"),
         (tensor([[1.0] * WIDTH]) | {"colour": 1}, "body: "),
+        (tensor([[1.0] * WIDTH]) | {"model_name": "other"}, "model_name: got 'other', wanted 'payments' as asked for"),
+        (tensor([[1.0] * WIDTH]) | {"model_version": "x"}, "model_version: got 'x', wanted '2"),
         (tensor([[1.0] * WIDTH], datatype="BYTES", data=["x"] * WIDTH), "input 'features': data[0]: got 'x'"),
         (tensor([[1.0] * WIDTH]) | {"parameters": {"timeout": -1}}, "parameters.timeout: got -1, wanted whole"),
         (tensor([[1.0] * WIDTH]) | {"parameters": {"timeout": 10**400}}, "parameters.timeout: got 1"),

@@ -14,11 +14,11 @@ from vigil.domains.spec import Domain
 from vigil.errors import InvalidEvent, InvalidInput
 
 MAX_TS_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
-# Text that is not UTF-8 has an exception of its own.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+# Text that is not UTF-8 has an exception of its own, and so has what is nested thousands of times.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_KEY = 128
 TS_WANTED = "an RFC 3339 time with an offset, or epoch milliseconds (UTC)"
-KEY_WANTED = f"a string of 1 to {MAX_KEY} characters, or an integer"
+KEY_WANTED = f"a string of 1 to {MAX_KEY} characters, or an integer of no more"
 
 
 class _Missing:
@@ -143,7 +143,7 @@ class Schema:
             if (
                 isinstance(value, bool)
                 or not isinstance(value, int | float)
-                or not math.isfinite(value)
+                or (isinstance(value, float) and not math.isfinite(value))
                 or (number.above is not None and value <= number.above)
                 or (number.at_least is not None and value < number.at_least)
                 or value > number.at_most
@@ -173,7 +173,7 @@ def ts_ms(ts: datetime | int) -> int:
 def _check_key(name: str, value: object, at: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InvalidEvent(name, value, KEY_WANTED, at)
-    if isinstance(value, str) and not 1 <= len(value) <= MAX_KEY:
+    if not 1 <= len(str(value)) <= MAX_KEY:
         raise InvalidEvent(name, value, KEY_WANTED, at)
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
@@ -25,6 +26,17 @@ logger = logging.getLogger(__name__)
 INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 DECISIONS = decisions_pb2.DESCRIPTOR.services_by_name["Decisions"].full_name
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def _brief(record: logging.LogRecord) -> bool:
+    """Bytes that are no message are their caller's fault: gRPC answers them itself, and logs a line without a trace."""
+    if record.exc_info and isinstance(record.exc_info[1], DecodeError):
+        record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]}", ()
+        record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
+    return True
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_brief)
 
 
 class GrpcServer:

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from vigil import metrics
-from vigil.errors import Unavailable
+from vigil.errors import InvalidInput, Unavailable
 from vigil.transports.grpc.answers import in_flight, status_of
 
 # Messages of one stream on their way: enough to fill batches. A caller that does not read its answers
@@ -45,17 +47,22 @@ class Streams:
 
         Raises:
             Unavailable: after the answers, where the server stops before the caller has ended the stream.
+            InvalidInput: after the answers, where what came next was no message.
         """
+        broken = ""
         pending: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
         places = asyncio.Semaphore(MOST_PENDING)
 
         async def read(group: asyncio.TaskGroup) -> None:
+            nonlocal broken
             # Between a message and its place in the queue nothing waits, so none that was read is left unanswered.
             try:
                 await places.acquire()
                 async for request in requests:
                     pending.put_nowait(group.create_task(_one(request, name, answer, failed)))
                     await places.acquire()
+            except DecodeError as failure:
+                broken = str(failure)
             finally:
                 pending.put_nowait(None)
 
@@ -66,6 +73,8 @@ class Streams:
             while task := await pending.get():
                 await context.write(await task)
                 places.release()
+        if broken:
+            raise InvalidInput(f"message: {broken}; wanted one as the service describes it")
         if reader.cancelled():
             raise Unavailable("the server stops: got all answers up to here, send the rest elsewhere")
 

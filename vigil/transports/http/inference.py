@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from vigil.domains.schema import UNREADABLE
 from vigil.errors import InvalidInput, TooLarge, Unavailable, shown
 from vigil.scoring.caller import Caller, Then
 from vigil.scoring.session import Rows, Session
@@ -20,6 +21,7 @@ from vigil.transports.worker import Worker
 
 EMPTY = memoryview(b"")
 MOST_DIGITS = 18  # of a length; Python refuses to read numbers of thousands
+MAX_INT = 1 << 1023  # that becomes a float64
 Parameters = dict[str, Any]
 
 
@@ -41,10 +43,12 @@ class OutputTensor(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=
 
 
 class InferRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """Body of an infer request."""
+    """Body of an infer request. Some clients (KServe's) say once more what the path says."""
 
     inputs: list[InputTensor]
     id: str | None = None
+    model_name: str | None = None
+    model_version: str | None = None
     outputs: list[OutputTensor] | None = None
     parameters: Parameters | None = None
 
@@ -123,6 +127,8 @@ class InferenceRoutes:
         session = oip.model_of(engine, request.path.get("version", ""))
         head, tail = _parted(request, self._worker.settings.max_body_bytes)
         asked = _decoded(head)
+        if asked.model_name or asked.model_version:
+            _check_named(asked, request.path["model"], session.version)
         rows = _rows(session, asked, tail)
         deadline_s = request.deadline_s()
         if asked.parameters:
@@ -165,6 +171,8 @@ def _unpacked(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
         raise TooLarge(f"body: got more than {max_bytes} bytes unpacked, wanted at most {max_bytes}")
     if not stream.eof:
         raise InvalidInput(f"body: got an end amid compressed data, wanted the whole of it as {encoding.decode()}")
+    if stream.unused_data:
+        raise InvalidInput(f"body: got {len(stream.unused_data)} bytes behind the compressed data, wanted none")
     return unpacked
 
 
@@ -174,12 +182,21 @@ def _decoded(head: bytes) -> InferRequest:
             return _decode_flat(head)
         except msgspec.ValidationError:  # nested, or wrong: the loose decoder can tell
             asked = _decode_loose(head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
+    except UNREADABLE as failure:
         raise InvalidInput(f"body: {failure}; wanted an inference request") from None
     for tensor in asked.inputs:
         if tensor.data is not None:
             tensor.data = _flat(tensor.name, tensor.data)
     return asked
+
+
+def _check_named(asked: InferRequest, model: str, version: str) -> None:
+    for field, got, wanted in (
+        ("model_name", asked.model_name, model),
+        ("model_version", asked.model_version, version),
+    ):
+        if got and got != wanted:
+            raise InvalidInput(f"{field}: got {shown(got)}, wanted {wanted!r} as asked for by the path, or none")
 
 
 def _rows(session: Session, asked: InferRequest, tail: memoryview) -> Rows:
@@ -213,7 +230,7 @@ def _flat(name: str, data: list[Any]) -> list[float]:
             raise InvalidInput(f"input {name!r}: data: got lists of unequal depth, wanted numbers")
         data = [value for part in data for value in part]
     for i, value in enumerate(data):
-        if value.__class__ is not float and value.__class__ is not int:
+        if value.__class__ is not float and (value.__class__ is not int or abs(value) > MAX_INT):
             raise InvalidInput(f"input {name!r}: data[{i}]: got {shown(value)}, wanted a number")
     return data
 

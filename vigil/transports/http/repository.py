@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from vigil.domains.schema import UNREADABLE
 from vigil.errors import InvalidInput
 from vigil.transports import oip
 from vigil.transports.http.message import Request, Response, json
@@ -60,5 +61,5 @@ def _decoded(request: Request, kind: type[Body]) -> Body:
     """The body; an empty one asks for nothing in particular."""
     try:
         return msgspec.json.decode(request.body or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
+    except UNREADABLE as failure:
         raise InvalidInput(f"body: {failure}; wanted an object with {', '.join(kind.__struct_fields__)}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +30,10 @@ class Settings(BaseModel):
     workers: int = Field(default=1, ge=1, le=64, description="service processes; more than one needs shared state")
     grpc_host: str = Field(default="127.0.0.1", description="address the gRPC server listens on")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="gRPC port; 0 switches gRPC off")
+    grpc_server: Literal["auto", "native", "grpcio"] = Field(
+        default="auto",
+        description="native (package pygrpc-native), grpcio, or auto: native if installed and VIGIL_GRPC_HOST is loopback",
+    )
     max_body_bytes: int = Field(default=4 << 20, ge=1024, description="largest HTTP body or gRPC message")
     max_queue: int = Field(default=8192, ge=1, description="most rows that wait for the model; beyond it, 429")
     max_wait_ms: int = Field(

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from vigil import metrics
-from vigil.errors import VigilError
+from vigil.errors import InvalidInput, VigilError
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def answers(method: Method) -> Method:
     async def call(servicer: Any, request: Any, context: Any) -> Any:
         started_s = perf_counter()
         try:
-            response = await method(servicer, request, context)
+            response = await method(servicer, decoded(request), context)
             metrics.answered("grpc", name, "OK", started_s)
             return response
         except Exception as failure:
@@ -35,6 +35,29 @@ def answers(method: Method) -> Method:
         return await context.abort(grpc.StatusCode[code], message)
 
     return call
+
+
+def decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """As `decode`, but what cannot be decoded gives the failure: raised, servers answer it as UNKNOWN, with a trace."""
+
+    def safe(message: bytes) -> Any:
+        try:
+            return decode(message)
+        except Exception:
+            return InvalidInput(f"message: got {len(message)} bytes that are not the call's protobuf message")
+
+    return safe
+
+
+def decoded(request: Any) -> Any:
+    """The request as it came from :func:`decoder`.
+
+    Raises:
+        InvalidInput: where it could not be decoded.
+    """
+    if isinstance(request, InvalidInput):
+        raise request
+    return request
 
 
 def aborts(method: Method) -> Method:

@@ -42,12 +42,12 @@ class GrpcServer:
         self._worker, settings = worker, worker.settings
         self.address = f"{settings.grpc_host}:{settings.grpc_port}"
         self._health, self._streams = health_aio.HealthServicer(), Streams()
-        self._server = _maker(settings.grpc_server, settings.grpc_host)(
+        self._server = maker(settings.grpc_server, settings.grpc_host)(
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 # With one worker a taken port shall be an error, not a share of someone else's calls.
                 ("grpc.so_reuseport", int(settings.workers > 1)),
-                # Beyond 1,000 grpcio would drop what waits to be taken as CANCELLED, where the batcher can still say why.
+                # Of what waits to be taken, grpcio drops all beyond 1,000 as CANCELLED; the batcher says why.
                 ("grpc.server.max_pending_requests", MOST_WAITING),
                 ("grpc.server.max_pending_requests_hard_limit", MOST_WAITING),
             ]
@@ -105,11 +105,15 @@ class _Registry:
         self._server.add_registered_method_handlers(service, safe)
 
 
-def _maker(choice: str, host: str) -> Callable[..., Any]:
+def maker(choice: str, host: str) -> Callable[..., Any]:
     """What makes the server: both offer the interface of `grpc.aio`.
 
-    pygrpc-native refuses a message over the limit only once the whole of it, unpacked, is in memory. So by
-    itself it is taken only where callers are on this machine.
+    pygrpc-native refuses a message over the limit only once the whole of it, unpacked, is in memory. So unasked
+    it is taken only where all callers are on this machine.
+
+    Args:
+        choice: `native`, `grpcio` or `auto`.
+        host: that the server will listen on.
 
     Raises:
         ConfigError: where the choice is not installed.

@@ -141,7 +141,7 @@ def test_deflate_is_taken_by_grpcio_and_refused_by_name_by_pygrpc_native(
     assert (same == plain).all()
     with (
         triton.InferenceServerClient(served.grpc_address) as other,
-        pytest.raises(InferenceServerException, match="UNIMPLEMENTED.*`deflate` which isn't supported"),
+        pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*`deflate` which isn't supported"),
     ):
         other.infer("payments", [tensor(ROWS)], compression_algorithm="deflate")
 
@@ -233,7 +233,7 @@ def test_configuration_and_statistics_are_those_of_http(grpc_served: Served, grp
 
 
 def test_a_call_that_is_not_offered_is_unimplemented(grpc_client: Any) -> None:
-    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED"):
         grpc_client.get_system_shared_memory_status()
 
 

@@ -82,18 +82,23 @@ def labels_of(schema: Schema, messages: Any) -> list[Feedback]:
 
 
 def events_of(schema: Schema, messages: Any) -> list[Any]:
-    """Events of the domain's schema from `vigil.v1.Event` messages.
+    """Events of the domain's schema from `vigil.v1.Event` messages; values out of range are the engine's to refuse.
 
     Raises:
-        InvalidEvent: naming the field, and where several came, which event.
+        InvalidEvent: for a field that is missing, unknown or of a wrong type, and where several came, which event.
     """
     several = len(messages) > 1
     events = []
     for i, message in enumerate(messages):
-        values = {**message.entities, **message.numbers, "event_id": message.event_id}
+        values = dict(message.entities.items())
+        values.update(message.numbers.items())
+        values["event_id"] = message.event_id
         if message.HasField("ts_ms"):
             values["ts"] = message.ts_ms
-        events.append(schema.make(values, f"[{i}]" if several else ""))
+        try:
+            events.append(msgspec.convert(values, schema.struct))
+        except msgspec.ValidationError:
+            events.append(schema.make(values, f"[{i}]" if several else ""))
     return events
 
 

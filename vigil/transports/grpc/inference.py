@@ -170,14 +170,15 @@ def _check_repository(request: Any) -> None:
 
 
 def _rows(session: Session, request: Any) -> Rows:
-    inputs, outputs = request.inputs, request.outputs
-    if len(inputs) != 1 or inputs[0].name != session.input_name or outputs:
-        oip.check_names(session, [tensor.name for tensor in inputs], [tensor.name for tensor in outputs])
-    tensor, raw = inputs[0], request.raw_input_contents
-    for where, part in (("input", tensor), *(("output", output) for output in outputs)):
-        if part.parameters:
-            oip.check_parameters(f"{where} {part.name!r}", part.parameters)
-    given = [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else []
+    inputs, outputs, raw = request.inputs, request.outputs, request.raw_input_contents
+    if outputs or len(inputs) != 1 or inputs[0].name != session.input_name:
+        oip.check_names(session, [tensor.name for tensor in inputs], [output.name for output in outputs])
+        for output in outputs:
+            oip.check_parameters(f"output {output.name!r}", output.parameters)
+    tensor = inputs[0]
+    if tensor.parameters:
+        oip.check_parameters(f"input {tensor.name!r}", tensor.parameters)
+    given = [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else ()
     if raw:
         if len(raw) != 1:
             raise InvalidInput(f"raw_input_contents: got {len(raw)} parts, wanted one for each input (1)")

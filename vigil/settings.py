@@ -36,6 +36,10 @@ class Settings(BaseModel):
     )
     grpc_host: str = Field(default="127.0.0.1", description="address the gRPC server listens on")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="gRPC port; 0 switches gRPC off")
+    grpc_server: Literal["auto", "native", "grpcio"] = Field(
+        default="auto",
+        description="native (pygrpc-native), grpcio, or auto: native if installed and callers are on this machine",
+    )
     max_body_bytes: int = Field(default=4 << 20, ge=1024, description="largest HTTP body or gRPC message")
     max_queue: int = Field(default=32_768, ge=1, description="most rows that wait for the model; beyond it, 429")
     max_wait_ms: int = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,14 +17,15 @@ from vigil import domains
 MAX_BODY_BYTES = 200_000
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("served")
+def serving(folder: Path, http_lane: str, grpc_server: str) -> Iterator[Served]:
+    """A service with a small model; HTTP and gRPC served by one of their two implementations each."""
     environment = {
         "BENTOML_HOME": str(folder / "bento"),
         "VIGIL_STATE_DIR": str(folder / "state"),
         "VIGIL_DOMAINS": "payments",
         "VIGIL_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
+        "VIGIL_HTTP_LANE": http_lane,
+        "VIGIL_GRPC_SERVER": grpc_server,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", environment["BENTOML_HOME"])
@@ -32,15 +34,34 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield service
 
 
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """By the fast implementations."""
+    yield from serving(tmp_path_factory.mktemp("fast"), "protocol", "native")
+
+
+@pytest.fixture(scope="session")
+def served_plainly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """By plain ASGI and grpcio."""
+    yield from serving(tmp_path_factory.mktemp("plain"), "asgi", "grpcio")
+
+
+@pytest.fixture(params=["served", "served_plainly"], ids=["fast", "plain"])
+def each_served(request: pytest.FixtureRequest) -> Served:
+    """The service, once for each: they must not differ."""
+    service: Served = request.getfixturevalue(request.param)
+    return service
+
+
 @pytest.fixture
-def grpc_client(served: Served) -> Iterator[Any]:
+def grpc_client(each_served: Served) -> Iterator[Any]:
     """Triton's own client, over gRPC."""
-    with tritonclient.grpc.InferenceServerClient(served.grpc_address) as opened:
+    with tritonclient.grpc.InferenceServerClient(each_served.grpc_address) as opened:
         yield opened
 
 
 @pytest.fixture
-def channel(served: Served) -> Iterator[grpc.Channel]:
+def channel(each_served: Served) -> Iterator[grpc.Channel]:
     """A plain channel to the same port."""
-    with grpc.insecure_channel(served.grpc_address) as opened:
+    with grpc.insecure_channel(each_served.grpc_address) as opened:
         yield opened

@@ -13,8 +13,8 @@ from tests.serving.conftest import MAX_BODY_BYTES
 SCORE, FEEDBACK = "/v1/payments/score", "/v1/payments/feedback"
 
 
-def test_one_event_gets_one_decision_with_all_its_fields(served: Served) -> None:
-    decision = call(served.port, "POST", SCORE, payment("one")).json
+def test_one_event_gets_one_decision_with_all_its_fields(each_served: Served) -> None:
+    decision = call(each_served.port, "POST", SCORE, payment("one")).json
     assert set(decision) == {"event_id", "risk", "action", "reasons", "model", "tier", "degraded"}
     assert (decision["event_id"], decision["tier"], decision["degraded"]) == ("one", "full", False)
     assert decision["model"].startswith("payments:")
@@ -22,35 +22,35 @@ def test_one_event_gets_one_decision_with_all_its_fields(served: Served) -> None
     assert decision["action"] in ("approve", "review", "block")
 
 
-def test_an_array_gets_an_array_in_the_same_order(served: Served) -> None:
+def test_an_array_gets_an_array_in_the_same_order(each_served: Served) -> None:
     events = [payment(f"many-{i}", customer=f"C{i % 7}", amount=1.0 + i) for i in range(500)]
-    decisions = call(served.port, "POST", SCORE, events).json
+    decisions = call(each_served.port, "POST", SCORE, events).json
     assert [decision["event_id"] for decision in decisions] == [event["event_id"] for event in events]
 
 
-def test_an_array_of_one_gets_an_array(served: Served) -> None:
-    assert len(call(served.port, "POST", SCORE, [payment("array of one")]).json) == 1
+def test_an_array_of_one_gets_an_array(each_served: Served) -> None:
+    assert len(call(each_served.port, "POST", SCORE, [payment("array of one")]).json) == 1
 
 
-def test_event_ids_come_back_as_they_came(served: Served) -> None:
-    assert call(served.port, "POST", SCORE, payment(17)).json["event_id"] == 17
+def test_event_ids_come_back_as_they_came(each_served: Served) -> None:
+    assert call(each_served.port, "POST", SCORE, payment(17)).json["event_id"] == 17
 
 
-def test_an_event_seen_again_gets_the_same_decision_and_counts_once(served: Served) -> None:
+def test_an_event_seen_again_gets_the_same_decision_and_counts_once(each_served: Served) -> None:
     event = payment("again", customer="repeater")
-    first = call(served.port, "POST", SCORE + "?features=true", event).json
-    assert call(served.port, "POST", SCORE + "?features=true", event).json == first
-    after = call(served.port, "POST", SCORE + "?features=true", payment("after", customer="repeater")).json
+    first = call(each_served.port, "POST", SCORE + "?features=true", event).json
+    assert call(each_served.port, "POST", SCORE + "?features=true", event).json == first
+    after = call(each_served.port, "POST", SCORE + "?features=true", payment("after", customer="repeater")).json
     assert after["features"]["customer_count_1d"] == 2
 
 
-def test_a_label_finds_its_event_once(served: Served) -> None:
-    call(served.port, "POST", SCORE, payment("to be labelled"))
+def test_a_label_finds_its_event_once(each_served: Served) -> None:
+    call(each_served.port, "POST", SCORE, payment("to be labelled"))
     label = {"event_id": "to be labelled", "label": 1}
-    assert call(served.port, "POST", FEEDBACK, label).json == {"event_id": "to be labelled", "status": "labelled"}
-    assert call(served.port, "POST", FEEDBACK, [label]).json[0]["status"] == "label_known"
+    assert call(each_served.port, "POST", FEEDBACK, label).json == {"event_id": "to be labelled", "status": "labelled"}
+    assert call(each_served.port, "POST", FEEDBACK, [label]).json[0]["status"] == "label_known"
     early = {"event_id": "never came", "label": 0}
-    assert call(served.port, "POST", FEEDBACK, early).json["status"] == "label_waits"
+    assert call(each_served.port, "POST", FEEDBACK, early).json["status"] == "label_waits"
 
 
 @pytest.mark.parametrize(
@@ -72,17 +72,19 @@ def test_a_label_finds_its_event_once(served: Served) -> None:
         ([payment("x"), payment("y", amount=0)], "[1].amount: got 0"),
     ],
 )
-def test_an_event_that_cannot_be_is_refused_by_field_got_and_wanted(served: Served, body: Any, wanted: str) -> None:
-    answer = call(served.port, "POST", SCORE, body)
+def test_an_event_that_cannot_be_is_refused_by_field_got_and_wanted(
+    each_served: Served, body: Any, wanted: str
+) -> None:
+    answer = call(each_served.port, "POST", SCORE, body)
     assert answer.status == 400
     assert answer.error.startswith(wanted)
     assert "want" in answer.error
 
 
-def test_a_bad_event_keeps_the_rest_of_its_array_from_counting(served: Served) -> None:
+def test_a_bad_event_keeps_the_rest_of_its_array_from_counting(each_served: Served) -> None:
     events = [payment("all or none 1", customer="careful"), payment("all or none 2", customer="careful", amount=-1)]
-    assert call(served.port, "POST", SCORE, events).status == 400
-    alone = call(served.port, "POST", SCORE + "?features=true", payment("all or none 3", customer="careful")).json
+    assert call(each_served.port, "POST", SCORE, events).status == 400
+    alone = call(each_served.port, "POST", SCORE + "?features=true", payment("all or none 3", customer="careful")).json
     assert alone["features"]["customer_count_1d"] == 1
 
 
@@ -97,48 +99,48 @@ def test_a_bad_event_keeps_the_rest_of_its_array_from_counting(served: Served) -
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(
-    served: Served, method: str, path: str, status: int, wanted: str
+    each_served: Served, method: str, path: str, status: int, wanted: str
 ) -> None:
-    answer = call(served.port, method, path, payment("y"))
+    answer = call(each_served.port, method, path, payment("y"))
     assert (answer.status, answer.error[: len(wanted)]) == (status, wanted)
 
 
-def test_a_request_in_time_is_answered_and_one_too_late_is_refused_and_has_not_counted(served: Served) -> None:
+def test_a_request_in_time_is_answered_and_one_too_late_is_refused_and_has_not_counted(each_served: Served) -> None:
     event = payment("hurried", customer="hurried")
-    late = call(served.port, "POST", SCORE, event, {"X-Request-Timeout-Ms": "0"})
+    late = call(each_served.port, "POST", SCORE, event, {"X-Request-Timeout-Ms": "0"})
     assert (late.status, late.error.split()[:2]) == (504, ["deadline", "passed"])
     later = payment("hurried 2", customer="hurried")
-    answer = call(served.port, "POST", SCORE + "?features=true", later, {"X-Request-Timeout-Ms": "60000"})
+    answer = call(each_served.port, "POST", SCORE + "?features=true", later, {"X-Request-Timeout-Ms": "60000"})
     assert answer.status == 200
     assert answer.json["features"]["customer_count_1d"] == 1
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "1.5", "100000000", "\u00b2"])
-def test_a_deadline_that_is_no_number_of_milliseconds_is_refused(served: Served, value: str) -> None:
-    answer = call(served.port, "POST", SCORE, payment("y"), {"X-Request-Timeout-Ms": value})
+def test_a_deadline_that_is_no_number_of_milliseconds_is_refused(each_served: Served, value: str) -> None:
+    answer = call(each_served.port, "POST", SCORE, payment("y"), {"X-Request-Timeout-Ms": value})
     assert answer.status == 400
     assert answer.error.startswith("x-request-timeout-ms: got ")
     assert answer.error.endswith("wanted milliseconds, 0 to 99999999")
 
 
-def test_a_bad_label_is_refused(served: Served) -> None:
-    answer = call(served.port, "POST", FEEDBACK, {"event_id": "x", "label": 2})
+def test_a_bad_label_is_refused(each_served: Served) -> None:
+    answer = call(each_served.port, "POST", FEEDBACK, {"event_id": "x", "label": 2})
     assert (answer.status, answer.error) == (400, "label: got 2, wanted 0 or 1")
 
 
 @pytest.mark.parametrize("path", [SCORE, "/v2/models/payments/infer", "/predict"])
-def test_a_body_over_the_limit_is_refused_on_every_route(served: Served, path: str) -> None:
-    answer = call(served.port, "POST", path, b"x" * (MAX_BODY_BYTES + 1))
+def test_a_body_over_the_limit_is_refused_on_every_route(each_served: Served, path: str) -> None:
+    answer = call(each_served.port, "POST", path, b"x" * (MAX_BODY_BYTES + 1))
     assert (answer.status, answer.error) == (
         413,
         f"body: got {MAX_BODY_BYTES + 1} bytes, wanted at most {MAX_BODY_BYTES}",
     )
 
 
-def test_a_body_of_unknown_length_is_refused_as_soon_as_it_is_too_large(served: Served) -> None:
+def test_a_body_of_unknown_length_is_refused_as_soon_as_it_is_too_large(each_served: Served) -> None:
     chunk = b"%x\r\n%s\r\n" % (1 << 16, b"x" * (1 << 16))
     headers = {"Transfer-Encoding": "chunked"}
     for path in (SCORE, "/predict"):
-        answer = call(served.port, "POST", path, chunk * 4 + b"0\r\n\r\n", headers)
+        answer = call(each_served.port, "POST", path, chunk * 4 + b"0\r\n\r\n", headers)
         assert answer.status == 413
         assert "wanted at most" in answer.error

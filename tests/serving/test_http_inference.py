@@ -32,8 +32,8 @@ def infer(client: Any, rows: np.ndarray, binary: bool, **more: Any) -> np.ndarra
 
 
 @pytest.fixture
-def client(served: Served) -> Any:
-    with triton.InferenceServerClient(served.address) as opened:
+def client(each_served: Served) -> Any:
+    with triton.InferenceServerClient(each_served.address) as opened:
         yield opened
 
 
@@ -49,11 +49,11 @@ def test_tritonclient_sees_a_live_ready_server_and_its_model(client: Any) -> Non
     assert client.is_model_ready("payments", metadata["versions"][0])
 
 
-def test_json_and_binary_tensors_and_bentomls_client_get_the_same_risks(served: Served, client: Any) -> None:
+def test_json_and_binary_tensors_and_bentomls_client_get_the_same_risks(each_served: Served, client: Any) -> None:
     risks = infer(client, ROWS, binary=True)
     assert risks.shape == (len(ROWS), 1)
     assert (infer(client, ROWS, binary=False) == risks).all()
-    with bentoml.SyncHTTPClient(served.url) as plain:
+    with bentoml.SyncHTTPClient(each_served.url) as plain:
         assert (np.asarray(plain.predict(features=ROWS), np.float32) == risks[:, 0]).all()
 
 
@@ -67,35 +67,38 @@ def test_a_row_gets_the_same_risk_alone_and_in_any_batch(client: Any) -> None:
     assert (np.concatenate([infer(client, row[None], binary=True) for row in ROWS]) == together).all()
 
 
-def test_an_event_gets_the_risk_of_its_features(served: Served) -> None:
+def test_an_event_gets_the_risk_of_its_features(each_served: Served) -> None:
     event = payment("skewless", customer="C-skew", amount=250.0)
-    decision = call(served.port, "POST", "/v1/payments/score?features=true", event).json
-    answer = call(served.port, "POST", INFER, tensor([list(decision["features"].values())])).json
+    decision = call(each_served.port, "POST", "/v1/payments/score?features=true", event).json
+    answer = call(each_served.port, "POST", INFER, tensor([list(decision["features"].values())])).json
     assert answer["outputs"][0]["data"] == [decision["risk"]]
 
 
-def test_an_id_is_echoed_and_nested_data_is_taken(served: Served) -> None:
+def test_an_id_is_echoed_and_nested_data_is_taken(each_served: Served) -> None:
     body = tensor([[1.0] * WIDTH], data=[[1.0] * WIDTH]) | {"id": "seven"}
-    answer = call(served.port, "POST", INFER, body).json
+    answer = call(each_served.port, "POST", INFER, body).json
     assert answer["id"] == "seven"
     assert answer["outputs"][0]["shape"] == [1, 1]
 
 
-def test_what_is_null_is_as_if_it_were_not_there(served: Served) -> None:
+def test_what_is_null_is_as_if_it_were_not_there(each_served: Served) -> None:
     plain = tensor([[1.0] * WIDTH])
     nulls = tensor([[1.0] * WIDTH], parameters=None) | {"id": None, "outputs": None, "parameters": None}
-    assert call(served.port, "POST", INFER, nulls).json == call(served.port, "POST", INFER, plain).json
-    assert call(served.port, "POST", "/v2/repository/index", {"ready": None}).status == 200
+    assert call(each_served.port, "POST", INFER, nulls).json == call(each_served.port, "POST", INFER, plain).json
+    assert call(each_served.port, "POST", "/v2/repository/index", {"ready": None}).status == 200
 
 
-def test_the_body_may_say_once_more_what_the_path_says(served: Served, client: Any) -> None:
+def test_the_body_may_say_once_more_what_the_path_says(each_served: Served, client: Any) -> None:
     version = client.get_model_metadata("payments")["versions"][0]
     plain = tensor([[1.0] * WIDTH])
     for more in ({"model_name": "payments"}, {"model_version": version}, {"model_name": "", "model_version": None}):
-        assert call(served.port, "POST", INFER, plain | more).json == call(served.port, "POST", INFER, plain).json
+        assert (
+            call(each_served.port, "POST", INFER, plain | more).json
+            == call(each_served.port, "POST", INFER, plain).json
+        )
 
 
-def test_a_version_can_be_named(served: Served, client: Any) -> None:
+def test_a_version_can_be_named(each_served: Served, client: Any) -> None:
     version = client.get_model_metadata("payments")["versions"][0]
     assert infer(client, ROWS[:1], binary=True, model_version=version).shape == (1, 1)
     with pytest.raises(InferenceServerException, match=f"no version 'nope' of model 'payments'; there are {version}"):
@@ -152,18 +155,18 @@ def test_an_unknown_model_is_refused_with_those_there_are(client: Any) -> None:
         ),
     ],
 )
-def test_a_tensor_that_cannot_be_is_refused_by_part_got_and_wanted(served: Served, body: Any, wanted: str) -> None:
-    answer = call(served.port, "POST", INFER, body)
+def test_a_tensor_that_cannot_be_is_refused_by_part_got_and_wanted(each_served: Served, body: Any, wanted: str) -> None:
+    answer = call(each_served.port, "POST", INFER, body)
     assert (answer.status, answer.error[: len(wanted)]) == (400, wanted)
 
 
-def test_binary_data_of_a_wrong_length_is_refused(served: Served) -> None:
+def test_binary_data_of_a_wrong_length_is_refused(each_served: Served) -> None:
     head = b'{"inputs":[{"name":"features","datatype":"FP32","shape":[1,2],"parameters":{"binary_data_size":8}}]}'
     headers = {"Inference-Header-Content-Length": str(len(head))}
-    answer = call(served.port, "POST", INFER, head + b"1234", headers)
+    answer = call(each_served.port, "POST", INFER, head + b"1234", headers)
     assert (answer.status, answer.error) == (400, "input 'features': binary_data_size: got 8, wanted 4")
     for length in ("9999", "9" * 5000, "-1", "x"):
-        answer = call(served.port, "POST", INFER, head, {"Inference-Header-Content-Length": length})
+        answer = call(each_served.port, "POST", INFER, head, {"Inference-Header-Content-Length": length})
         assert (answer.status, answer.error[:31]) == (400, "inference-header-content-length")
 
 
@@ -177,19 +180,19 @@ def test_bytes_and_json_mix_freely(client: Any, binary_in: bool, binary_out: boo
     assert (answer.as_numpy("risk") == infer(client, ROWS, binary=True)).all()
 
 
-def test_an_output_s_own_wish_counts_before_that_of_the_request(served: Served) -> None:
+def test_an_output_s_own_wish_counts_before_that_of_the_request(each_served: Served) -> None:
     wishes = [(True, None, True), (True, False, False), (False, True, True), (False, None, False)]
     for whole, own, binary in wishes:
         body = tensor([[1.0] * WIDTH]) | {"parameters": {"binary_data_output": whole}}
         if own is not None:
             body["outputs"] = [{"name": "risk", "parameters": {"binary_data": own}}]
-        answer = call(served.port, "POST", INFER, body)
+        answer = call(each_served.port, "POST", INFER, body)
         assert ("inference-header-content-length" in answer.headers) is binary
 
 
-def test_bytes_nobody_announced_are_refused(served: Served) -> None:
+def test_bytes_nobody_announced_are_refused(each_served: Served) -> None:
     head = json.dumps(tensor([[1.0] * WIDTH])).encode()
-    answer = call(served.port, "POST", INFER, head + b"1234", {"Inference-Header-Content-Length": str(len(head))})
+    answer = call(each_served.port, "POST", INFER, head + b"1234", {"Inference-Header-Content-Length": str(len(head))})
     assert (answer.status, answer.error) == (400, "input 'features': binary_data_size: got none, wanted 4")
 
 
@@ -228,14 +231,14 @@ def test_a_compressed_request_gets_the_same_answer(client: Any, algorithm: str) 
     ],
 )
 def test_compression_that_cannot_be_is_refused(
-    served: Served, body: bytes, encoding: str, status: int, wanted: str
+    each_served: Served, body: bytes, encoding: str, status: int, wanted: str
 ) -> None:
-    answer = call(served.port, "POST", INFER, body, {"Content-Encoding": encoding})
+    answer = call(each_served.port, "POST", INFER, body, {"Content-Encoding": encoding})
     assert (answer.status, answer.error[: len(wanted)]) == (status, wanted)
 
 
-def test_asynchronous_requests_are_each_answered_with_their_own(served: Served) -> None:
-    with triton.InferenceServerClient(served.address, concurrency=4) as client:
+def test_asynchronous_requests_are_each_answered_with_their_own(each_served: Served) -> None:
+    with triton.InferenceServerClient(each_served.address, concurrency=4) as client:
         tensors = [triton.InferInput("features", [1, WIDTH], "FP32").set_data_from_numpy(row[None]) for row in ROWS]
         waiting = [client.async_infer("payments", [t], request_id=str(i)) for i, t in enumerate(tensors)]
         answers = [each.get_result(timeout=30) for each in waiting]
@@ -244,9 +247,9 @@ def test_asynchronous_requests_are_each_answered_with_their_own(served: Served) 
     assert (np.concatenate([answer.as_numpy("risk") for answer in answers]) == together).all()
 
 
-def test_an_asyncio_client_sees_and_infers(served: Served) -> None:
+def test_an_asyncio_client_sees_and_infers(each_served: Served) -> None:
     async def main() -> np.ndarray:
-        async with aio.InferenceServerClient(served.address) as client:
+        async with aio.InferenceServerClient(each_served.address) as client:
             assert await client.is_server_live()
             assert await client.is_server_ready()
             assert await client.is_model_ready("payments")
@@ -256,7 +259,7 @@ def test_an_asyncio_client_sees_and_infers(served: Served) -> None:
             risks: np.ndarray = (await client.infer("payments", [tensor])).as_numpy("risk")
             return risks
 
-    with triton.InferenceServerClient(served.address) as client:
+    with triton.InferenceServerClient(each_served.address) as client:
         assert (asyncio.run(main()) == infer(client, ROWS, binary=True)).all()
 
 
@@ -276,20 +279,20 @@ def test_configuration_and_statistics_are_told(client: Any) -> None:
 
 
 @pytest.mark.parametrize("features", [[[1.0, 2.0]], [["x"] * WIDTH], [[1e39] * WIDTH]])
-def test_predict_refuses_rows_that_cannot_be(served: Served, features: Any) -> None:
-    answer = call(served.port, "POST", "/predict", {"features": features}, {"Content-Type": "application/json"})
+def test_predict_refuses_rows_that_cannot_be(each_served: Served, features: Any) -> None:
+    answer = call(each_served.port, "POST", "/predict", {"features": features}, {"Content-Type": "application/json"})
     assert answer.status == 400
     assert b"Traceback" not in answer.body
 
 
-def test_predict_and_our_own_routes_are_on_the_openapi_page(served: Served) -> None:
-    paths = call(served.port, "GET", "/docs.json").json["paths"]
+def test_predict_and_our_own_routes_are_on_the_openapi_page(each_served: Served) -> None:
+    paths = call(each_served.port, "GET", "/docs.json").json["paths"]
     assert {"/predict", "/v1/payments/score", "/v2/models/payments/infer"} <= set(paths)
 
 
-def test_metrics_of_vigil_and_bentoml_come_together(served: Served) -> None:
-    call(served.port, "POST", "/v1/payments/score", payment("metered"))
-    text = call(served.port, "GET", "/metrics").body.decode()
+def test_metrics_of_vigil_and_bentoml_come_together(each_served: Served) -> None:
+    call(each_served.port, "POST", "/v1/payments/score", payment("metered"))
+    text = call(each_served.port, "GET", "/metrics").body.decode()
     assert 'vigil_requests_total{route="/v1/{domain}/score",status="200",transport="http"}' in text
     assert "vigil_model_info" in text
     assert "vigil_batch_rows_bucket" in text

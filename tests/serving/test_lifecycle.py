@@ -110,9 +110,10 @@ def test_a_changed_model_is_refused_with_both_digests_and_requests_in_flight_are
         assert (tmp_path / "state" / "features" / "payments" / "snapshot").exists()
 
 
-def test_an_open_stream_does_not_hold_a_stopping_service(tmp_path: Path) -> None:
+@pytest.mark.parametrize("grpc_server", ["native", "grpcio"])
+def test_an_open_stream_does_not_hold_a_stopping_service(tmp_path: Path, grpc_server: str) -> None:
     more: queue.Queue[pb.ScoreRequest | None] = queue.Queue()
-    given = environment(tmp_path, VIGIL_DRAIN_S="3600")
+    given = environment(tmp_path, VIGIL_DRAIN_S="3600", VIGIL_GRPC_SERVER=grpc_server)
     entities = {"customer": "C", "terminal": "T"}
     event = pb.Event(event_id="last", ts_ms=1_538_308_800_000, entities=entities, numbers={"amount": 5.0})
     with (
@@ -165,6 +166,9 @@ def test_a_wrong_setting_stops_the_start() -> None:
     assert "VIGIL_MAX_QUEUE='many'" in refused(VIGIL_MAX_QUEUE="many")
     assert "VIGIL_COLOUR='red': no such setting" in refused(VIGIL_COLOUR="red")
     assert "vigil[otel]" in refused(OTEL_TRACES_EXPORTER="zipkin")
+    assert "VIGIL_GRPC_SERVER='twisted': Input should be 'auto', 'native' or 'grpcio'" in refused(
+        VIGIL_GRPC_SERVER="twisted"
+    )
 
 
 def test_several_workers_with_memory_are_refused_with_the_reason() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import aio, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
@@ -69,13 +70,22 @@ def test_an_answer_that_is_an_error_carries_its_request_s_id(channel: grpc.Chann
     }
 
 
-def test_an_asyncio_client_streams(served: Served) -> None:
+@pytest.mark.parametrize(
+    "method", ["inference.GRPCInferenceService/ModelStreamInfer", "vigil.v1.Decisions/ScoreStream"]
+)
+def test_a_message_that_cannot_be_decoded_is_answered_in_its_place(channel: grpc.Channel, method: str) -> None:
+    requests = [pb.ScoreRequest(domain="?").SerializeToString(), b"\xff\xff\xff", b""]
+    answers = list(channel.stream_stream(f"/{method}")(iter(requests)))
+    assert [b"message: got 3 bytes" in answer for answer in answers] == [False, True, False]
+
+
+def test_an_asyncio_client_streams(each_served: Served) -> None:
     async def asked() -> AsyncIterator[dict[str, Any]]:
         for i, row in enumerate(ROWS):
             yield {"model_name": "payments", "inputs": [tensor(row[None])], "request_id": str(i)}
 
     async def main() -> list[tuple[Any, InferenceServerException | None]]:
-        async with aio.InferenceServerClient(served.grpc_address) as client:
+        async with aio.InferenceServerClient(each_served.grpc_address) as client:
             return [answer async for answer in client.stream_infer(asked())]
 
     got = asyncio.run(main())

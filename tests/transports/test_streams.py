@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 
 from vigil.errors import InvalidInput, Unavailable
-from vigil.transports.grpc.streams import MOST_PENDING, Streams
+from vigil.transports.grpc.streams import MOST_PENDING, Begun, Streams
 
 
 class Caller:
@@ -20,10 +20,12 @@ class Caller:
         self.got: list[Any] = []
         self.reads = asyncio.Event()
 
-    async def requests(self) -> AsyncIterator[int]:
-        for i in range(self.messages):
-            self.sent += 1
-            yield i
+    async def read(self) -> Any:
+        await asyncio.sleep(0)  # a message never comes in the turn it is asked for
+        if self.sent == self.messages:
+            return grpc.aio.EOF
+        self.sent += 1
+        return self.sent - 1
 
     async def write(self, answer: Any) -> None:
         await self.reads.wait()
@@ -40,35 +42,68 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
+def later() -> asyncio.Future[int]:
+    """What is not yet known."""
+    return asyncio.get_running_loop().create_future()
+
+
+def begun(future: asyncio.Future[int]) -> Begun:
+    return Begun(future, lambda result: result)
+
+
+def at_once(request: int) -> Begun:
+    future = later()
+    future.set_result(request)
+    return begun(future)
+
+
 def test_answers_come_in_the_order_of_the_messages_whichever_is_ready_first() -> None:
     async def main() -> list[Any]:
-        caller, turns = Caller(10), [asyncio.Event() for _ in range(11)]
-
-        async def answer(request: int) -> int:
-            await turns[request + 1].wait()  # the last is ready first
-            turns[request].set()
-            return request
-
+        caller, results = Caller(10), [later() for _ in range(10)]
         caller.reads.set()
-        turns[10].set()
-        await Streams().in_order(caller.requests(), caller, "test", answer, failed)
+        stream = asyncio.create_task(Streams().in_order(caller, "test", lambda i: begun(results[i]), failed))
+        for i in reversed(range(10)):
+            await settled()
+            results[i].set_result(i)
+        await stream
         return caller.got
 
     assert asyncio.run(main()) == list(range(10))
 
 
+def test_messages_read_while_an_answer_is_written_are_begun_together() -> None:
+    async def main() -> list[list[int]]:
+        caller, begun_together = Caller(10), [[]]
+
+        def begin(request: int) -> Begun:
+            if not begun_together[-1]:
+                asyncio.get_running_loop().call_soon(begun_together.append, [])
+            begun_together[-1].append(request)
+            return at_once(request)
+
+        stream = asyncio.create_task(Streams().in_order(caller, "test", begin, failed))
+        await settled()  # the first answer cannot be written yet
+        caller.reads.set()
+        await stream
+        return begun_together
+
+    assert asyncio.run(main())[:2] == [[0], list(range(1, 10))]
+
+
 def test_a_failure_is_answered_in_its_place() -> None:
-    async def answer(request: int) -> int:
+    def begin(request: int) -> Begun:
         if request == 1:
             raise InvalidInput("got 1, wanted another")
         if request == 2:
-            raise RuntimeError("a secret")
-        return request
+            future = later()
+            future.set_exception(RuntimeError("a secret"))
+            return begun(future)
+        return at_once(request)
 
     async def main() -> list[Any]:
         caller = Caller(4)
         caller.reads.set()
-        await Streams().in_order(caller.requests(), caller, "test", answer, failed)
+        await Streams().in_order(caller, "test", begin, failed)
         return caller.got
 
     first, invalid, internal, last = asyncio.run(main())
@@ -77,12 +112,9 @@ def test_a_failure_is_answered_in_its_place() -> None:
 
 
 def test_a_caller_that_takes_no_answers_is_not_read_from() -> None:
-    async def answer(request: int) -> int:
-        return request
-
     async def main() -> tuple[int, list[int]]:
         caller = Caller(10 * MOST_PENDING)
-        stream = asyncio.create_task(Streams().in_order(caller.requests(), caller, "test", answer, failed))
+        stream = asyncio.create_task(Streams().in_order(caller, "test", at_once, failed))
         await settled()
         sent = caller.sent
         caller.reads.set()
@@ -95,39 +127,32 @@ def test_a_caller_that_takes_no_answers_is_not_read_from() -> None:
 
 
 def test_a_stream_that_is_cancelled_cancels_what_it_waits_for() -> None:
-    async def main() -> int:
-        caller, cancelled = Caller(5), []
-
-        async def answer(request: int) -> None:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                cancelled.append(request)
-                raise
-
-        stream = asyncio.create_task(Streams().in_order(caller.requests(), caller, "test", answer, failed))
+    async def main() -> list[bool]:
+        caller, results = Caller(5), [later() for _ in range(5)]
+        stream = asyncio.create_task(Streams().in_order(caller, "test", lambda i: begun(results[i]), failed))
         await settled()
         stream.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stream
-        return len(cancelled)
+        return [result.cancelled() for result in results]
 
-    assert asyncio.run(main()) == 5
+    assert asyncio.run(main()) == [True] * 5
 
 
 def test_a_stopping_server_answers_what_it_has_read_and_ends_the_stream() -> None:
     async def main() -> tuple[list[int], int]:
-        streams, caller, ready = Streams(), Caller(10 * MOST_PENDING), asyncio.Event()
+        streams, caller, results = Streams(), Caller(10 * MOST_PENDING), []
 
-        async def answer(request: int) -> int:
-            await ready.wait()
-            return request
+        def begin(request: int) -> Begun:
+            results.append(later())
+            return begun(results[-1])
 
-        stream = asyncio.create_task(streams.in_order(caller.requests(), caller, "test", answer, failed))
+        stream = asyncio.create_task(streams.in_order(caller, "test", begin, failed))
         await settled()
         streams.stop()
         caller.reads.set()
-        ready.set()
+        for i, result in enumerate(results):
+            result.set_result(i)
         with pytest.raises(Unavailable, match="the server stops"):
             await stream
         return caller.got, caller.sent

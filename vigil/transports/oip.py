@@ -180,5 +180,6 @@ def from_raw(session: Session, datatype: str, shape: Sequence[int], raw: bytes |
     if len(raw) % 4 and datatype == DATATYPE:
         raise InvalidInput(f"input {session.input_name!r}: data: got {len(raw)} bytes, wanted 4 for each value")
     check_tensor(session, datatype, shape, len(raw) // 4)
+    rows: Rows = np.frombuffer(raw, "<f4").reshape(shape[0], shape[1])
     # Behind JSON of any length the bytes may start anywhere: copied only where that matters.
-    return np.require(np.frombuffer(raw, "<f4").reshape(shape[0], shape[1]), np.float32, "A")
+    return rows if rows.flags.aligned else np.require(rows, np.float32, "A")

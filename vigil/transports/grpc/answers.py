@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from vigil import metrics, telemetry
-from vigil.errors import VigilError
+from vigil.errors import InvalidInput, VigilError
 
 logger = logging.getLogger(__name__)
 in_flight = metrics.IN_FLIGHT.labels("grpc")
@@ -29,10 +29,13 @@ def answers(method: Method) -> Method:
         started_s = perf_counter()
         seen = telemetry.grpc_call(servicer.full_name, name, context, started_s) if telemetry.on else None
         if seen:
-            seen.enter().bytes_in = request.ByteSize()
+            seen.enter()
         code, response = CANCELLED, None
         in_flight.value += 1
         try:
+            request = decoded(request)
+            if seen:
+                seen.bytes_in = request.ByteSize()
             response = await method(servicer, request, context)
             code = "OK"
             return response
@@ -46,6 +49,29 @@ def answers(method: Method) -> Method:
         return await context.abort(grpc.StatusCode[code], message)
 
     return call
+
+
+def decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """As `decode`, but what cannot be decoded gives the failure: raised, servers answer it as UNKNOWN, with a trace."""
+
+    def safe(message: bytes) -> Any:
+        try:
+            return decode(message)
+        except Exception:
+            return InvalidInput(f"message: got {len(message)} bytes that are not the call's protobuf message")
+
+    return safe
+
+
+def decoded(request: Any) -> Any:
+    """The request as it came from :func:`decoder`.
+
+    Raises:
+        InvalidInput: where it could not be decoded.
+    """
+    if isinstance(request, InvalidInput):
+        raise request
+    return request
 
 
 def aborts(method: Method) -> Method:

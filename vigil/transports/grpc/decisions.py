@@ -9,13 +9,13 @@ import msgspec
 from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback, Schema
 from vigil.errors import InvalidInput
-from vigil.transports.grpc.answers import aborts, answers, deadline_s
-from vigil.transports.grpc.streams import Streams
+from vigil.transports.grpc.answers import aborts, answers, deadline_s, decoded
+from vigil.transports.grpc.streams import Begun, Streams
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import asyncio
 
     from vigil.transports.worker import Worker
 
@@ -36,31 +36,34 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
     @answers
     async def Score(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Events of one domain to decisions, in order."""
-        return pb.ScoreResponse(decisions=await self._score(request, deadline_s(context)))
+        decisions = await self._begin(request, deadline_s(context))
+        return pb.ScoreResponse(decisions=[message_of(decision) for decision in decisions])
 
     @aborts
-    async def ScoreStream(self, requests: AsyncIterator[Any], context: Any) -> None:  # noqa: N802
+    async def ScoreStream(self, requests: Any, context: Any) -> None:  # noqa: N802
         """As Score, an answer a request, in order; what is wrong with one is said in its answer."""
         until_s = deadline_s(context)
 
-        async def answer(request: Any) -> Any:
-            return pb.ScoreStreamResponse(decisions=await self._score(request, until_s))
+        def begin(request: Any) -> Begun:
+            return Begun(self._begin(decoded(request), until_s), _answer)
 
-        await self._streams.in_order(requests, context, "ScoreStream", answer, _failed)
+        await self._streams.in_order(context, "ScoreStream", begin, _failed)
 
-    async def _score(self, request: Any, until_s: float | None) -> list[Any]:
+    def _begin(self, request: Any, until_s: float | None) -> asyncio.Future[list[Decision]]:
         engine = self._worker.engine(request.domain)
         if not request.events:
             raise InvalidInput("events: got none, wanted at least one event")
-        events = events_of(engine.schema, request.events)
-        decisions = await engine.submit(events, request.with_features, until_s)
-        return [message_of(decision) for decision in decisions]
+        return engine.submit(events_of(engine.schema, request.events), request.with_features, until_s)
 
     @answers
     async def Feedback(self, request: Any, context: Any) -> Any:  # noqa: N802
         """True labels of earlier events."""
         engine = self._worker.engine(request.domain)
         return pb.FeedbackResponse(statuses=engine.feedback(labels_of(engine.schema, request.labels)))
+
+
+def _answer(decisions: list[Decision]) -> Any:
+    return pb.ScoreStreamResponse(decisions=[message_of(decision) for decision in decisions])
 
 
 def _failed(request: Any, code: str, message: str) -> Any:
@@ -81,18 +84,23 @@ def labels_of(schema: Schema, messages: Any) -> list[Feedback]:
 
 
 def events_of(schema: Schema, messages: Any) -> list[Any]:
-    """Events of the domain's schema from `vigil.v1.Event` messages.
+    """Events of the domain's schema from `vigil.v1.Event` messages; values out of range are the engine's to refuse.
 
     Raises:
-        InvalidEvent: naming the field, and where several came, which event.
+        InvalidEvent: for a field that is missing, unknown or of a wrong type, and where several came, which event.
     """
     several = len(messages) > 1
     events = []
     for i, message in enumerate(messages):
-        values = {**message.entities, **message.numbers, "event_id": message.event_id}
+        values = dict(message.entities.items())
+        values.update(message.numbers.items())
+        values["event_id"] = message.event_id
         if message.HasField("ts_ms"):
             values["ts"] = message.ts_ms
-        events.append(schema.make(values, f"[{i}]" if several else ""))
+        try:
+            events.append(msgspec.convert(values, schema.struct))
+        except msgspec.ValidationError:
+            events.append(schema.make(values, f"[{i}]" if several else ""))
     return events
 
 

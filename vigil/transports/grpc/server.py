@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -13,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from vigil.errors import ConfigError
+from vigil.transports.grpc.answers import decoder
 from vigil.transports.grpc.decisions import DecisionsService
 from vigil.transports.grpc.inference import InferenceService
 from vigil.transports.grpc.streams import Streams
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 DECISIONS = decisions_pb2.DESCRIPTOR.services_by_name["Decisions"].full_name
+MOST_WAITING = 1 << 16
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -50,16 +54,19 @@ class GrpcServer:
         self._worker, settings = worker, worker.settings
         self.address = f"{settings.grpc_host}:{settings.grpc_port}"
         self._health, self._streams = health_aio.HealthServicer(), Streams()
-        self._server = grpc.aio.server(
+        self._server = maker(settings.grpc_server, settings.grpc_host)(
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 # With one worker a taken port shall be an error, not a share of someone else's calls.
                 ("grpc.so_reuseport", int(settings.workers > 1)),
+                # Of what waits to be taken, grpcio drops all beyond 1,000 as CANCELLED; the batcher says why.
+                ("grpc.server.max_pending_requests", MOST_WAITING),
+                ("grpc.server.max_pending_requests_hard_limit", MOST_WAITING),
             ]
         )
         inference, decisions = InferenceService(worker, self._streams), DecisionsService(worker, self._streams)
-        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)
-        decisions_pb2_grpc.add_DecisionsServicer_to_server(decisions, self._server)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, _Registry(self._server))
+        decisions_pb2_grpc.add_DecisionsServicer_to_server(decisions, _Registry(self._server))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (INFERENCE, DECISIONS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
@@ -76,7 +83,7 @@ class GrpcServer:
             raise ConfigError(f"gRPC port {self.address} is in use or not ours to take: set VIGIL_GRPC_PORT") from None
         await self.tell_health()
         await self._server.start()
-        logger.info("gRPC listens on %s", self.address)
+        logger.info("gRPC listens on %s, served by %s", self.address, type(self._server).__module__.split(".")[0])
 
     async def tell_health(self) -> None:
         """Sets the health of the server, its services and, under its name, each model."""
@@ -90,3 +97,56 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         self._streams.stop()
         await self._server.stop(drain_s)
+
+
+class _Registry:
+    """Where generated code registers a servicer: its methods go on to the server with :func:`decoder`."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """The same methods come by name, too."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        safe = {
+            name: each._replace(request_deserializer=decoder(each.request_deserializer))
+            for name, each in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, safe),))
+        self._server.add_registered_method_handlers(service, safe)
+
+
+def maker(choice: str, host: str) -> Callable[..., Any]:
+    """What makes the server: both offer the interface of `grpc.aio`.
+
+    pygrpc-native refuses a message over the limit only once the whole of it, unpacked, is in memory. So unasked
+    it is taken only where all callers are on this machine.
+
+    Args:
+        choice: `native`, `grpcio` or `auto`.
+        host: that the server will listen on.
+
+    Raises:
+        ConfigError: where the choice is not installed.
+    """
+    if choice == "native" or (choice == "auto" and _is_loopback(host)):
+        try:
+            import pygrpc_native.aio as native
+        except ImportError:
+            if choice == "native":
+                raise ConfigError(
+                    "VIGIL_GRPC_SERVER=native: pygrpc-native is not installed; install it or set grpcio"
+                ) from None
+        else:
+            made: Callable[..., Any] = native.server
+            return made
+    made = grpc.aio.server
+    return made
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
-from google.protobuf.message import DecodeError
+import grpc
 
 from vigil import metrics
-from vigil.errors import InvalidInput, Unavailable
+from vigil.errors import Unavailable
 from vigil.transports.grpc.answers import in_flight, status_of
 
 # Messages of one stream on their way: enough to fill batches. A caller that does not read its answers
 # is not read from either, so it cannot make the server hold more than this.
 MOST_PENDING = 256
 
-Answer = Callable[[Any], Awaitable[Any]]
+
+class Begun(NamedTuple):
+    """A message that is being answered: what will come of it, and how that becomes the answer."""
+
+    future: asyncio.Future[Any]
+    answer: Callable[[Any], Any]
+
+
+Begin = Callable[[Any], Begun]
 Failed = Callable[[Any, str, str], Any]
 
 
@@ -32,61 +41,113 @@ class Streams:
         for reader in self._readers:
             reader.cancel()
 
-    async def in_order(
-        self, requests: AsyncIterator[Any], context: Any, name: str, answer: Answer, failed: Failed
-    ) -> None:
+    async def in_order(self, context: Any, name: str, begin: Begin, failed: Failed) -> None:
         """Answers each message of a stream at its place. One that fails gets its own answer and the stream goes on.
 
         Args:
-            requests: the caller's messages.
-            context: of the call; takes the answers.
+            context: of the call; gives the messages and takes the answers.
             name: of the method, for metrics and the log.
-            answer: the answer to a message. Called in the order of the messages: what comes before the
-                first `await` in it happens in that order.
+            begin: starts the answer to a message. Called in the order of the messages.
             failed: the answer to a message that failed, from it, the status's name and the message to its caller.
 
         Raises:
             Unavailable: after the answers, where the server stops before the caller has ended the stream.
-            InvalidInput: after the answers, where what came next was no message.
         """
-        broken = ""
-        pending: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
-        places = asyncio.Semaphore(MOST_PENDING)
-
-        async def read(group: asyncio.TaskGroup) -> None:
-            nonlocal broken
-            # Between a message and its place in the queue nothing waits, so none that was read is left unanswered.
-            try:
-                await places.acquire()
-                async for request in requests:
-                    pending.put_nowait(group.create_task(_one(request, name, answer, failed)))
-                    await places.acquire()
-            except DecodeError as failure:
-                broken = str(failure)
-            finally:
-                pending.put_nowait(None)
-
-        async with asyncio.TaskGroup() as group:
-            reader = group.create_task(read(group))
-            self._readers.add(reader)
-            reader.add_done_callback(self._readers.discard)
-            while task := await pending.get():
-                await context.write(await task)
-                places.release()
-        if broken:
-            raise InvalidInput(f"message: {broken}; wanted one as the service describes it")
+        stream = _Stream(context, name, begin, failed)
+        reader = asyncio.create_task(stream.read())
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+        reader.add_done_callback(stream.ended)
+        try:
+            await stream.write()
+        finally:
+            reader.cancel()
+            stream.drop()
         if reader.cancelled():
             raise Unavailable("the server stops: got all answers up to here, send the rest elsewhere")
+        reader.result()
 
 
-async def _one(request: Any, name: str, answer: Answer, failed: Failed) -> Any:
-    started_s, code = perf_counter(), "OK"
-    in_flight.value += 1
-    try:
-        return await answer(request)
-    except Exception as failure:
-        code, message = status_of(failure, name)
-        return failed(request, code, message)
-    finally:
-        in_flight.value -= 1
-        metrics.answered("grpc", name, code, started_s)
+class _Stream:
+    """One stream. What is read while answers are written is begun together, so that it shares a batch."""
+
+    def __init__(self, context: Any, name: str, begin: Begin, failed: Failed) -> None:
+        self._context, self._name, self._begin, self._failed = context, name, begin, failed
+        self._read: deque[tuple[Any, float]] = deque()
+        self._begun: deque[tuple[Any, float, Begun | Exception]] = deque()
+        self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._writing = self._over = False
+
+    async def read(self) -> None:
+        """Takes messages while there is room. Between a message and its place nothing waits, so none is lost."""
+        read = self._context.read
+        while (request := await read()) is not grpc.aio.EOF:
+            self._read.append((request, perf_counter()))
+            in_flight.value += 1
+            if not self._writing:
+                self._begin_all()
+            self._news.set()
+            while len(self._read) + len(self._begun) >= MOST_PENDING:
+                self._room.clear()
+                await self._room.wait()
+
+    def ended(self, reader: asyncio.Task[None]) -> None:
+        """No message comes any more."""
+        self._over = True
+        self._news.set()
+
+    def drop(self) -> None:
+        """Cancels what nobody waits for any more."""
+        in_flight.value -= len(self._read) + len(self._begun)
+        for _, _, begun in self._begun:
+            if isinstance(begun, Begun) and not begun.future.cancel() and not begun.future.cancelled():
+                begun.future.exception()  # looked at, so that asyncio does not report it as lost
+
+    async def write(self) -> None:
+        """Gives the answers, until all messages have theirs and no more come."""
+        while True:
+            self._begin_all()
+            if self._begun:
+                await self._write_ready()
+            elif self._over:
+                return
+            else:
+                self._news.clear()
+                await self._news.wait()
+
+    async def _write_ready(self) -> None:
+        """Waits for the oldest answer and writes it, with those after it that are ready then."""
+        try:
+            while self._begun:
+                request, started_s, begun = self._begun[0]
+                if isinstance(begun, Begun) and not begun.future.done():
+                    if self._writing:
+                        return
+                    await asyncio.wait((begun.future,))
+                self._begun.popleft()
+                self._room.set()
+                self._writing = True
+                await self._context.write(self._answer(request, started_s, begun))
+        finally:
+            self._writing = False
+
+    def _begin_all(self) -> None:
+        while self._read:
+            request, started_s = self._read.popleft()
+            try:
+                self._begun.append((request, started_s, self._begin(request)))
+            except Exception as failure:
+                self._begun.append((request, started_s, failure))
+
+    def _answer(self, request: Any, started_s: float, begun: Begun | Exception) -> Any:
+        code = "OK"
+        try:
+            if isinstance(begun, Exception):
+                raise begun
+            return begun.answer(begun.future.result())
+        except Exception as failure:
+            code, message = status_of(failure, self._name)
+            return self._failed(request, code, message)
+        finally:
+            in_flight.value -= 1
+            metrics.answered("grpc", self._name, code, started_s)

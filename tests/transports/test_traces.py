@@ -153,10 +153,13 @@ def test_a_call_that_its_caller_gave_up_ends_as_cancelled(tmp_path: Path, collec
 
     async def use(client: httpx.AsyncClient, address: str) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
-            stream = decisions_pb2_grpc.DecisionsStub(channel).ScoreStream(metadata=tuple(parent(1).items()))
+            stub = decisions_pb2_grpc.DecisionsStub(channel)
+            stream = stub.ScoreStream(metadata=tuple(parent(1).items()))
             await stream.write(pb.ScoreRequest(domain="payments", events=[event]))
             await stream.read()
             stream.cancel()
+            # What comes behind on the connection is answered only once that has arrived.
+            await stub.Score(pb.ScoreRequest(domain="payments", events=[event]))
 
     run(tmp_path, use)
     (call,) = (span for span in collector.of(f"{1:032x}") if span.kind == SERVER)

@@ -35,9 +35,11 @@ class Streams:
 
     def __init__(self) -> None:
         self._readers: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     def stop(self) -> None:
         """Reads no further: each stream answers what it has read and then ends with UNAVAILABLE."""
+        self._stopping = True
         for reader in self._readers:
             reader.cancel()
 
@@ -64,6 +66,8 @@ class Streams:
             reader.cancel()
             stream.drop()
         if reader.cancelled():
+            if not self._stopping:  # by the caller
+                raise asyncio.CancelledError
             raise Unavailable("the server stops: got all answers up to here, send the rest elsewhere")
         reader.result()
 

@@ -47,11 +47,11 @@ check: setup ## ruff and mypy
 format: setup
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: model ## Vigil beside stock BentoML, in one run (needs wrk)
-	@$(BIN)/python -m loadtest.bench
+bench: model ## Vigil beside its peers, in one run (needs wrk and h2load); ONLY=vigil,stock for some of them
+	@$(BIN)/python -m loadtest.bench $(if $(ONLY),--only $(ONLY),--write docs/benchmarks.md)
 
 pins: setup ## Compiles requirements/*.txt anew
 	@requirements/compile
 
 clean: ## Removes what was made, the model store excepted
-	@rm -rf $(VENV) state build reports
+	@rm -rf $(VENV) .venv-peers state build reports

@@ -11,10 +11,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode on disk every start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-demo model run bench: export VIGIL_STATE_DIR ?= $(CURDIR)/state
-demo model run bench: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
+demo model run bench limits: export VIGIL_STATE_DIR ?= $(CURDIR)/state
+demo model run bench limits: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
-.PHONY: help setup model run demo test check format bench pins clean
+.PHONY: help setup model run demo test check format bench limits pins clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,9 @@ format: setup
 
 bench: model ## Vigil beside its peers, in one run (needs wrk and h2load); ONLY=vigil,stock for some of them
 	@$(BIN)/python -m loadtest.bench $(if $(ONLY),--only $(ONLY),--write docs/benchmarks.md)
+
+limits: model ## What one Vigil holds by itself: rates, tail, start, memory, a kill, overload
+	@$(BIN)/python -m loadtest.limits --write docs/benchmarks.md
 
 pins: setup ## Compiles requirements/*.txt anew
 	@requirements/compile

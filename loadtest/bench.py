@@ -42,6 +42,8 @@ def main(
     All servers run the same ONNX file in one thread on this machine, beside the load, one after another.
     """
     console = Console()
+    if not console.is_terminal:
+        console.width = 120
     try:
         chosen = selected(only)
         results = run(console, chosen, rounds, seconds, connections)

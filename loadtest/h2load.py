@@ -15,11 +15,24 @@ from vigil.errors import Unavailable, VigilError
 
 
 def h2load(
-    address: str, method: str, message: bytes, folder: Path, seconds: int, connections: int = 64, streams: int = 1
+    address: str,
+    method: str,
+    message: bytes,
+    folder: Path,
+    seconds: int,
+    connections: int = 64,
+    streams: int = 1,
+    messages: int = 1,
 ) -> Load:
-    """Calls the unary `method` (`/package.Service/Name`) with `message` from one thread, as fast as it is answered.
+    """Calls `method` (`/package.Service/Name`) with `message` from one thread, as fast as it is answered.
 
     Every connection keeps `streams` calls under way. Answers without a message, as errors are in gRPC, count as errors.
+
+    Args:
+        messages: how often a call sends the message; more than one is for bidirectional streams.
+
+    Returns:
+        Messages a second; latencies of a whole call.
 
     Raises:
         Unavailable: where h2load is not installed.
@@ -29,15 +42,15 @@ def h2load(
     if program is None:
         raise Unavailable("h2load is not installed: `apt-get install nghttp2-client`")
     body, log = folder / "message", folder / "calls.log"
-    body.write_bytes(struct.pack(">BI", 0, len(message)) + message)
+    body.write_bytes((struct.pack(">BI", 0, len(message)) + message) * messages)
     log.unlink(missing_ok=True)
     command = [program, "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log}", f"-d{body}"]
     command += ["-Hcontent-type: application/grpc", "-Hte: trailers", f"http://{address}{method}"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    return parsed(ran.stdout, log, f"{' '.join(command)}: {ran.stderr or ran.stdout}")
+    return parsed(ran.stdout, log, f"{' '.join(command)}: {ran.stderr or ran.stdout}", messages)
 
 
-def parsed(said: str, log: Path, failure: str) -> Load:
+def parsed(said: str, log: Path, failure: str, messages: int = 1) -> Load:
     """A run by what h2load said and its log: a line a call, with its start, HTTP status and microseconds.
 
     Raises:
@@ -50,10 +63,11 @@ def parsed(said: str, log: Path, failure: str) -> Load:
     done, _, failed, errored, _ = (int(value) for value in counts.groups())
     took_ms = np.loadtxt(log, usecols=2, ndmin=1) / 1e3
     p50, p99 = np.percentile(took_ms, (50, 99))
-    return Load(float(finished[2]), float(p50), float(p99), failed + errored + without_message(said, done))
+    errors = failed + errored + without_message(said, done, messages)
+    return Load(float(finished[2]) * messages, float(p50), float(p99), errors)
 
 
-def without_message(said: str, done: int) -> int:
+def without_message(said: str, done: int, messages: int) -> int:
     """All calls, where the answers hold too few bytes to be messages (5 bytes of prefix and more each), else none."""
     data = re.search(r"\((\d+)\) data", said)
-    return done if data is None or int(data[1]) <= 5 * done else 0
+    return done if data is None or int(data[1]) <= 5 * done * messages else 0

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import grpc
 import numpy as np
 import psutil
 import typer
 from rich.console import Console
-from tritonclient.grpc import service_pb2_grpc
 
 import model_store
 from loadtest import page, slow_model
-from loadtest.bench import example_row
+from loadtest.bench import example_row, own_risk
 from loadtest.calls import MODEL, Grpc, Http, Ports, message, oip
-from loadtest.overload import Outcome, overload, timed
-from loadtest.paced import Paced, paced
+from loadtest.h2load import h2load
+from loadtest.measured import TOLERANCE
+from loadtest.outcome import Outcome
+from loadtest.overload import overload
+from loadtest.paced import paced
 from loadtest.served import LOCALHOST, ROOT, Served
 from loadtest.usage import memory_mb
 from loadtest.wires import GrpcUnary, Http1
@@ -43,8 +43,8 @@ MARKER = "loadtest.limits"
 INFER, SCORE = f"/v2/models/{MODEL}/infer", f"/v1/{MODEL}/score"
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
-BATCH_ROWS, STREAM_MESSAGES = 1000, 1000
-SHARE_OF_PEAK = 0.7
+BATCH_ROWS, STREAM_MESSAGES = 1000, 100
+SHARE_OF_PEAK, KILLED_S = 0.7, 10
 SLOW_ROWS, SLOW_S = 16, 5e-3
 # A payment with an id of its own, of one of 5,000 customers at one of 10,000 terminals.
 EVENTS = """
@@ -123,28 +123,31 @@ def batches(trial: Trial) -> Lines:
     asked = {"name": "risk", "parameters": {"binary_data": True}}
     head = json.dumps({"inputs": [given | {"parameters": {"binary_data_size": rows.nbytes}}], "outputs": [asked]})
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    body = head.encode() + rows.tobytes()
     with trial.vigil() as service:
-        body = head.encode() + rows.tobytes()
+        request = urllib.request.Request(service.url + INFER, body, headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            risks = np.frombuffer(answer.read()[int(answer.headers["Inference-Header-Content-Length"]) :], np.float32)
+        if (
+            not np.allclose(risks, own_risk(model_store.resolve(MODEL).onnx_path, rows[0].tolist()), atol=TOLERANCE)
+            or len(risks) != BATCH_ROWS
+        ):
+            raise VigilError(f"{BATCH_ROWS} rows: got {len(risks)} risks, or others than the model's own")
         load = wrk(service.url + INFER, body, trial.folder, trial.seconds, 8, headers)
-    rate = f"{load.requests_per_s * BATCH_ROWS:,.0f} rows/s; {shown(load)}"
+    rows_per_s = (load.requests_per_s - load.errors / trial.seconds) * BATCH_ROWS
+    rate = f"{rows_per_s:,.0f} rows/s; {shown(load)}"
     yield f"{BATCH_ROWS:,} rows a call, binary tensors over HTTP, 8 connections", rate
 
 
 def streams(trial: Trial) -> Lines:
-    """One row a message in `ModelStreamInfer`; a stream holds a thousand messages, sent without waiting for answers."""
-    request = message(example_row())
-    sent = request.SerializeToString()
-    body = (struct.pack(">BI", 0, len(sent)) + sent) * STREAM_MESSAGES
-    options = ["-c8", "-m1", "-Hcontent-type: application/grpc", "-Hte: trailers"]
+    """One row a message in `ModelStreamInfer`, messages sent without waiting for answers."""
+    body = message(example_row()).SerializeToString()
     with trial.vigil() as service:
-        with grpc.insecure_channel(service.grpc_address) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            answer_bytes = 5 + next(stub.ModelStreamInfer(iter([request]), timeout=10)).ByteSize()
-        _, said = timed(f"http://{service.grpc_address}{STREAM_INFER}", body, trial.folder, trial.seconds, options)
-    got = re.search(r"\((\d+)\) data", said)
-    rate = int(got[1]) / answer_bytes / trial.seconds if got else 0.0
-    what = f"gRPC `ModelStreamInfer`, a row a message, 8 streams of {STREAM_MESSAGES:,} messages at a time"
-    yield what, f"{rate:,.0f} messages/s (by the bytes of the answers)"
+        load = h2load(
+            service.grpc_address, STREAM_INFER, body, trial.folder, trial.seconds, 8, 1, messages=STREAM_MESSAGES
+        )
+    what = f"gRPC `ModelStreamInfer`, a row a message, 8 streams of {STREAM_MESSAGES} messages at a time"
+    yield what, f"{load.requests_per_s:,.0f} messages/s; {load.errors:,} errors"
 
 
 def tail(trial: Trial) -> Lines:
@@ -154,8 +157,8 @@ def tail(trial: Trial) -> Lines:
         ports = Ports(service.port, service.grpc_port, 0)
         body, call = json.dumps(oip(row)).encode(), message(row).SerializeToString()
         ways = (
-            ("HTTP", Http(), service.port, lambda: Http1(service.address, INFER, JSON, body)),
-            ("gRPC", Grpc(), service.grpc_port, lambda: GrpcUnary(service.grpc_address, MODEL_INFER, call)),
+            ("HTTP", Http(), service.port, partial(Http1, service.address, INFER, JSON, body)),
+            ("gRPC", Grpc(), service.grpc_port, partial(GrpcUnary, service.grpc_address, MODEL_INFER, call)),
         )
         for name, way, port, wire in ways:
             peak = way.load(ports, row, trial.folder, trial.seconds, 64)
@@ -167,44 +170,58 @@ def tail(trial: Trial) -> Lines:
             yield what, arrived(run)
 
 
-def arrived(run: Paced) -> str:
+def arrived(run: Outcome) -> str:
     """A run at a constant rate."""
-    kept = f"{run.answered_per_s:,.0f} of {run.wanted_per_s:,.0f}/s answered"
-    return f"p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms; {kept}, {run.errors:,} errors"
+    kept = f"{run.good_per_s:,.0f}/s answered, {run.refused_per_s:,.0f}/s refused, {run.failed_per_s:,.0f}/s failed"
+    return f"p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms; {kept}"
 
 
 def kill(trial: Trial) -> Lines:
-    """The worker killed with SIGKILL under load: the time until the next answer, and how many calls fail."""
-    with trial.vigil() as service:
-        under: list[Load] = []
-        seconds = trial.seconds + 10
-        load = threading.Thread(target=lambda: under.append(scored(service, trial, seconds, 64)))
-        load.start()
-        time.sleep(trial.seconds / 2)
-        worker = max(psutil.Process(service.process.pid).children(recursive=True), key=lambda p: p.memory_info().rss)
-        worker.kill()
-        killed_s = time.perf_counter()
-        worker.wait(10)
-        with urllib.request.urlopen(f"{service.url}/v2/health/ready", timeout=60):
-            back_s = time.perf_counter() - killed_s
-        load.join()
-        yield "worker killed with `kill -9` under load, until the next answer", f"{back_s:.2f} s"
-        yield "calls of 64 connections that failed by it", f"{under[0].errors:,}"
+    """The worker killed with SIGKILL under load, three times: time until the next answer, calls that fail."""
+    back_s, failed = [], 0
+    with trial.vigil() as service, ThreadPoolExecutor(1) as pool:
+        for phase in (1, 2, 3):
+            load = pool.submit(scored, service, trial, trial.seconds + KILLED_S, 64)
+            # The parent looks after its workers now and then: kill at different times of that.
+            time.sleep(trial.seconds * phase / 3)
+            killed_s = time.perf_counter()
+            max(psutil.Process(service.process.pid).children(recursive=True), key=lambda p: p.memory_info().rss).kill()
+            with urllib.request.urlopen(f"{service.url}/v2/health/ready", timeout=60):
+                back_s.append(time.perf_counter() - killed_s)
+            failed += load.result().errors
+    times = ", ".join(f"{each:.1f}" for each in sorted(back_s))
+    yield "worker killed with `kill -9` under load, until the next answer, three times", f"{times} s"
+    yield "calls of 64 connections that failed by those", f"{failed:,}"
 
 
 def fast_overload(trial: Trial) -> Lines:
-    """The champion at twice its peak."""
+    """The champion, asked by eight times as many connections as bring it to its peak, which never pause."""
+    body = json.dumps(oip(example_row())).encode()
     with trial.vigil() as service:
-        yield from twice(trial, service, "champion", 64)
+        peak = overload(service.url + INFER, body, trial.folder, trial.seconds, 64)
+        run = overload(service.url + INFER, body, trial.folder, trial.seconds, 512)
+    yield f"champion, 512 connections that ask again at once; 64 get {peak.good_per_s:,.0f}/s", survived(run, peak)
 
 
 def slow_overload(trial: Trial) -> Lines:
-    """A model of 5 ms a batch at twice its peak."""
+    """A model of 5 ms a batch, arrivals at twice its peak."""
     home = trial.folder / "bentoml"
     with environment("BENTOML_HOME", str(home)):
         slow_model.store(trial.folder, domains.load(MODEL), SLOW_ROWS, SLOW_S)
+    body = json.dumps(oip(example_row())).encode()
     with trial.vigil(BENTOML_HOME=str(home), VIGIL_MAX_BATCH=str(SLOW_ROWS)) as service:
-        yield from twice(trial, service, f"model of {SLOW_S * 1e3:.0f} ms a batch of {SLOW_ROWS}", 2 * SLOW_ROWS)
+        peak = overload(service.url + INFER, body, trial.folder, trial.seconds, 2 * SLOW_ROWS)
+        wire = partial(Http1, service.address, INFER, JSON, body)
+        run = paced(wire, LOCALHOST, service.port, 2 * peak.good_per_s, trial.seconds, 512)
+    name = f"model of {SLOW_S * 1e3:.0f} ms a batch of {SLOW_ROWS}"
+    yield f"{name}, arrivals at twice its peak of {peak.good_per_s:,.0f}/s, 512 connections", survived(run, peak)
+
+
+def survived(run: Outcome, peak: Outcome) -> str:
+    """What became of the requests of an overload."""
+    kept = f"{run.good_per_s:,.0f}/s answered ({run.good_per_s / max(peak.good_per_s, 1e-9):.0%} of peak)"
+    refused = f"{run.refused_per_s:,.0f}/s refused with 429, {run.failed_per_s:,.0f}/s failed"
+    return f"{kept}, p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms; {refused}"
 
 
 @contextmanager
@@ -218,22 +235,6 @@ def environment(key: str, value: str) -> Iterator[None]:
         os.environ.pop(key)
         if before is not None:
             os.environ[key] = before
-
-
-def twice(trial: Trial, service: Served, name: str, connections: int) -> Lines:
-    """Peak over `connections`, then arrivals at twice that over 512."""
-    url, body = service.url + INFER, json.dumps(oip(example_row())).encode()
-    peak = overload(url, body, trial.folder, trial.seconds, connections)
-    run = overload(url, body, trial.folder, trial.seconds, 512, 2 * peak.good_per_s)
-    what = f"{name}, arrivals at twice its peak of {peak.good_per_s:,.0f}/s, 512 connections"
-    yield what, survived(run, peak)
-
-
-def survived(run: Outcome, peak: Outcome) -> str:
-    """What became of the requests of an overload."""
-    kept = f"{run.good_per_s:,.0f}/s answered ({run.good_per_s / max(peak.good_per_s, 1e-9):.0%} of peak)"
-    refused = f"{run.refused_per_s:,.0f}/s refused with 429, {run.failed_per_s:,.0f}/s failed"
-    return f"{kept}, p99 {run.good_p99_ms:.1f} ms; {refused}; {run.offered_per_s:,.0f}/s came to an end"
 
 
 MEASUREMENTS: dict[str, Callable[[Trial], Lines]] = {

@@ -1,4 +1,7 @@
-"""Load at a constant rate of arrivals, whether or not the server keeps up; waiting counts as latency."""
+"""Load at a constant rate of arrivals, whether or not the server keeps up.
+
+A latency runs from when the request was due, so that a server that stalls does not hide it.
+"""
 
 from __future__ import annotations
 
@@ -6,58 +9,49 @@ import asyncio
 import gc
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import cast
 
 import numpy as np
 import uvloop
 
-from loadtest.wires import OK, Wire
+from loadtest.outcome import Outcome, outcome
+from loadtest.wires import Wire
 
 TICK_S = 0.001
-
-
-@dataclass(frozen=True)
-class Paced:
-    """One run: requests a second wanted and answered well, their latencies in milliseconds, and failures.
-
-    A latency runs from when the request was due, so that a server that stalls does not hide it.
-    """
-
-    wanted_per_s: float
-    answered_per_s: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
 
 
 class Pacer:
     """Requests that fall due at a constant rate, sent in steps of a millisecond over connections that are free."""
 
     def __init__(self, rate_per_s: float, seconds: float) -> None:
-        self._rate_per_s, self._seconds = rate_per_s, seconds
+        self.total = int(rate_per_s * seconds)
+        self._rate_per_s = rate_per_s
         self._free: deque[Connection] = deque()
         self._due_s: deque[float] = deque()
         self._sent = 0
-        self.took_s: list[float] = []
-        self.errors = 0
+        self.statuses: list[int] = []
+        self.took_ms: list[float] = []
 
     async def run(self) -> None:
-        """Sends for `seconds`, then waits for what is under way, two seconds at most."""
+        """Sends all that fall due, then waits for what is under way, two seconds at most."""
         started_s = perf_counter()
-        total = int(self._rate_per_s * self._seconds)
-        while self._sent < total:
-            due = min(int((perf_counter() - started_s) * self._rate_per_s), total)
+        while self._sent < self.total:
+            due = min(int((perf_counter() - started_s) * self._rate_per_s), self.total)
             while self._sent < due:
                 self._due_s.append(started_s + self._sent / self._rate_per_s)
                 self._sent += 1
             self._serve()
             await asyncio.sleep(TICK_S)
         until_s = perf_counter() + 2
-        while len(self.took_s) + self.errors < total and perf_counter() < until_s:
+        while len(self.statuses) < self.total and perf_counter() < until_s:
             await asyncio.sleep(TICK_S)
-        self.errors = total - len(self.took_s)
+
+    def answered(self, connection: Connection, status: int, due_s: float) -> None:
+        """Takes the answer to a request that was due then, and the connection back."""
+        self.statuses.append(status)
+        self.took_ms.append((perf_counter() - due_s) * 1e3)
+        self.freed(connection)
 
     def freed(self, connection: Connection) -> None:
         """Takes a connection that has nothing under way."""
@@ -93,11 +87,7 @@ class Connection(asyncio.Protocol):
         if back:
             self._transport.write(back)
         for status in statuses:
-            if status == OK:
-                self._pacer.took_s.append(perf_counter() - self._due_s)
-            else:
-                self._pacer.errors += 1
-            self._pacer.freed(self)
+            self._pacer.answered(self, status, self._due_s)
 
     def close(self) -> None:
         """Ends it."""
@@ -106,7 +96,7 @@ class Connection(asyncio.Protocol):
 
 def paced(
     wire: Callable[[], Wire], host: str, port: int, rate_per_s: float, seconds: float, connections: int = 64
-) -> Paced:
+) -> Outcome:
     """Sends `rate_per_s` requests a second over `connections` kept connections.
 
     Args:
@@ -130,7 +120,4 @@ def paced(
         uvloop.run(run())
     finally:
         gc.enable()
-    if not pacer.took_s:
-        return Paced(rate_per_s, 0.0, float("inf"), float("inf"), pacer.errors)
-    p50, p99 = np.percentile(np.array(pacer.took_s) * 1e3, (50, 99))
-    return Paced(rate_per_s, len(pacer.took_s) / seconds, float(p50), float(p99), pacer.errors)
+    return outcome(np.array(pacer.statuses, np.int64), np.array(pacer.took_ms), seconds, pacer.total)

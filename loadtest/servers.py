@@ -96,7 +96,8 @@ SERVERS = (
     Server(
         "mlserver",
         "MLServer",
-        "custom runtime in the server's process (`parallel_workers` 0), `debug` off",
+        "custom runtime in the server's process (`parallel_workers` 0; its pool does not start beside uvloop 0.23), "
+        "`debug` off",
         ("-c", "from mlserver.cli import main; main()", "start", "loadtest/peers/mlserver"),
         (Http(), Grpc()),
         {

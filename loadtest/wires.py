@@ -7,8 +7,9 @@ import struct
 from collections.abc import Mapping
 from typing import Protocol
 
+from loadtest.outcome import OK
+
 FAILED = 500
-OK = 200
 
 
 class Wire(Protocol):

@@ -158,7 +158,8 @@ def publish(target: Path, results: Results, chosen: list[Server], command: str) 
     picture = target.with_name("peers.svg")
     draw(lines, picture)
     rows = [[f"**{cell}**" if row[0] == "Vigil" and cell else cell for cell in row] for row in cells(lines)]
-    setups = "\n".join(f"- {server.name}: {server.setup}." for server in chosen if server.name not in results.missing)
+    names = {line.name for line in lines}
+    setups = "\n".join(f"- {server.name}: {server.setup}." for server in chosen if server.name in names)
     missing = "\n".join(f"- Missing: {name}: {why}" for name, why in results.missing.items())
     parts = (page.origin(command), f"![Requests a second]({picture.name})", page.markdown(HEADS, rows), setups, missing)
     page.put(target, MARKER, "\n\n".join(part for part in parts if part))

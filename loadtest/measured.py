@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import psutil
 
 from loadtest.calls import Call, Ports, Row
 from loadtest.served import ROOT, NotServed, Process, free_port
@@ -18,6 +19,7 @@ from vigil.errors import VigilError
 
 TOLERANCE = 1e-4
 NO_ANSWER = (OSError, ValueError, LookupError, grpc.RpcError)
+FAILURES = (VigilError, OSError, psutil.Error)
 WARM_S = 1
 
 
@@ -67,14 +69,24 @@ class Line:
 
 @dataclass
 class Results:
-    """Runs by server and way in, and why servers are missing."""
+    """Runs by server and way in, and why servers or single ways in are missing."""
 
     runs: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
+    def take(self, peer: Peer, server: Server, call: Call) -> None:
+        """One round of one way in, unless an earlier one failed."""
+        way = f"{server.name}, {call.protocol}"
+        if way in self.missing:
+            return
+        try:
+            self.runs.setdefault((server.name, call.protocol), []).append(peer.measured(call))
+        except FAILURES as failure:
+            self.missing[way] = reason(failure)
+
     def lines(self) -> list[Line]:
         """HTTP first, then gRPC, the fastest first."""
-        found = [line(name, protocol, runs) for (name, protocol), runs in self.runs.items()]
+        found = [line(name, protocol, runs) for (name, protocol), runs in self.runs.items() if runs]
         return sorted(found, key=lambda each: (each.protocol != "HTTP", -each.requests_per_s))
 
 
@@ -111,6 +123,8 @@ class Peer(Process):
             "PYTHONPATH": str(ROOT),
             "VIGIL_STATE_DIR": str(job.folder / "state"),
             "BENTOML_DO_NOT_TRACK": "True",
+            "TMPDIR": str(job.folder),
+            "PYTRITON_HOME": str(job.folder / "pytriton"),
         }
         command = [str(python), *(part.format(**vars(self.ports)) for part in server.command)]
         asked = {key: value.format(**vars(self.ports)) for key, value in server.environment.items()}
@@ -162,18 +176,12 @@ def measure(
                 continue
             tell(f"round {turn + 1} of {rounds}: {server.name}")
             try:
-                for call, run in round_of(server, pythons[server.peer], job):
-                    results.runs.setdefault((server.name, call.protocol), []).append(run)
-            except (VigilError, OSError) as failure:
+                with Peer(server, pythons[server.peer], job) as peer:
+                    for call in server.calls:
+                        results.take(peer, server, call)
+            except FAILURES as failure:
                 results.missing[server.name] = reason(failure)
     return results
-
-
-def round_of(server: Server, python: Path, job: Job) -> Iterator[tuple[Call, Run]]:
-    """One server's life in one round."""
-    with Peer(server, python, job) as peer:
-        for call in server.calls:
-            yield call, peer.measured(call)
 
 
 def reason(failure: Exception) -> str:

@@ -57,6 +57,17 @@ def test_a_server_that_does_not_come_up_is_one_line_and_the_others_go_on(tmp_pat
     assert told == ["round 1 of 2: A"]
 
 
+def test_a_load_generator_that_is_not_installed_is_one_line_for_each_way_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    results = measure([server("grpc-aio")], {False: Path(sys.executable)}, job(tmp_path), 2, lambda doing: None)
+    assert results.lines() == []
+    assert results.missing == {
+        "grpc.aio, gRPC": "h2load is not installed: `apt-get install nghttp2-client`",
+    }
+
+
 def test_a_line_holds_medians_and_the_sum_of_errors() -> None:
     runs = [Run(Load(rate, rate / 10, rate / 5, 2), rate * 2, rate * 3) for rate in (30.0, 10.0, 20.0)]
     assert line("A", "HTTP", runs) == Line("A", "HTTP", 20.0, 2.0, 4.0, 6, 40.0, 60.0)

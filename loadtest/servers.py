@@ -89,7 +89,7 @@ SERVERS = (
     Server(
         "mosec",
         "mosec",
-        "batches of at most 64, no waiting; its Rust server and one worker process use both cores",
+        "batches of at most 64 within 1 ms; its Rust server and one worker process use both cores",
         ("-m", "loadtest.peers.mosec_onnx", "--address", LOCALHOST, "--port", "{http}", "--log-level", "warning"),
         (Http("/inference", one, ("risk", 0)),),
     ),

@@ -23,5 +23,5 @@ class Risks(mosec.Worker):
 
 if __name__ == "__main__":
     server = mosec.Server()
-    server.append_worker(Risks, num=1, max_batch_size=64)
+    server.append_worker(Risks, num=1, max_batch_size=64, max_wait_time=1)
     server.run()

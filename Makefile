@@ -11,12 +11,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode on disk every start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-demo model run bench: export VIGIL_STATE_DIR ?= $(CURDIR)/state
-demo model run bench: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
+demo model run bench limits: export VIGIL_STATE_DIR ?= $(CURDIR)/state
+demo model run bench limits: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
 CLIENTS := build/clients
 
-.PHONY: help setup clients model run demo test check format bench pins clean
+.PHONY: help setup clients model run demo test check format bench limits pins clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,11 +55,14 @@ check: setup ## ruff and mypy
 format: setup
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: model ## Vigil beside stock BentoML, in one run (needs wrk)
-	@$(BIN)/python -m loadtest.bench
+bench: model ## Vigil beside its peers, in one run (needs wrk and h2load); ONLY=vigil,stock for some of them
+	@$(BIN)/python -m loadtest.bench $(if $(ONLY),--only $(ONLY),--write docs/benchmarks.md)
+
+limits: model ## What one Vigil holds by itself: rates, tail, start, memory, a kill, overload
+	@$(BIN)/python -m loadtest.limits --write docs/benchmarks.md
 
 pins: setup ## Compiles requirements/*.txt anew
 	@requirements/compile
 
 clean: ## Removes what was made, the model store excepted
-	@rm -rf $(VENV) state build reports
+	@rm -rf $(VENV) .venv-peers state build reports

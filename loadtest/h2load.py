@@ -1,15 +1,14 @@
-"""gRPC load by `h2load`, and what it measured."""
+"""Load by `h2load` over gRPC, and what it measured."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import statistics
 import struct
 import subprocess
 from pathlib import Path
 
-import grpc
+import numpy as np
 
 from loadtest.wrk import Load
 from vigil.errors import Unavailable, VigilError
@@ -21,60 +20,54 @@ def h2load(
     message: bytes,
     folder: Path,
     seconds: int,
-    connections: int = 8,
-    streams: int = 8,
+    connections: int = 64,
+    streams: int = 1,
     messages: int = 1,
 ) -> Load:
-    """Calls `method` with `message` from one thread, as fast as calls are answered.
+    """Calls `method` (`/package.Service/Name`) with `message` from one thread, as fast as it is answered.
 
-    h2load does not look at the status of a call, which comes behind its answer: what is short of the bytes
-    that one good answer has is counted as errors.
+    Every connection keeps `streams` calls under way. Answers without a message, as errors are in gRPC, count as errors.
 
     Args:
-        address: `host:port` of a server without TLS.
-        method: path, as in `/inference.GRPCInferenceService/ModelInfer`.
-        message: the encoded request.
-        folder: for the files of h2load.
-        seconds: of load.
-        connections: kept connections.
-        streams: calls at once on each connection.
-        messages: how often each call sends the message; more than one is for bidirectional streams.
+        messages: how often a call sends the message; more than one is for bidirectional streams.
 
     Returns:
-        Messages a second, the latency of whole calls, and calls that failed.
+        Messages a second; latencies of a whole call.
 
     Raises:
         Unavailable: where h2load is not installed.
-        VigilError: where it or a first call failed, with what it said.
+        VigilError: where it failed, with what it said.
     """
     program = shutil.which("h2load")
     if program is None:
         raise Unavailable("h2load is not installed: `apt-get install nghttp2-client`")
-    answer_bytes = _answer_bytes(address, method, message)
-    body, log = folder / "h2load.body", folder / "h2load.log"
+    body, log = folder / "message", folder / "calls.log"
     body.write_bytes((struct.pack(">BI", 0, len(message)) + message) * messages)
     log.unlink(missing_ok=True)
-    command = [program, "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log}"]
-    command += ["-H", "content-type: application/grpc", "-H", "te: trailers", "-d", str(body)]
-    ran = subprocess.run([*command, f"http://{address}{method}"], capture_output=True, text=True, check=False)
-    rate = re.search(r"([\d.]+) req/s", ran.stdout)
-    done = re.search(r"(\d+) done", ran.stdout)
-    data = re.search(r"\((\d+)\) data", ran.stdout)
-    if not rate or not done or not data:
-        raise VigilError(f"{' '.join(command)}: {ran.stderr or ran.stdout}")
-    took_ms = [int(line.split("\t")[2]) / 1000 for line in log.read_text().splitlines()]
-    if len(took_ms) < 2:
-        raise VigilError(f"{' '.join(command)}: got {len(took_ms)} answered calls, wanted at least 2")
-    percentiles = statistics.quantiles(took_ms, n=100)
-    errors = max(0, int(done[1]) - int(data[1]) // (answer_bytes * messages))
-    return Load(float(rate[1]) * messages, percentiles[49], percentiles[98], errors)
+    command = [program, "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log}", f"-d{body}"]
+    command += ["-Hcontent-type: application/grpc", "-Hte: trailers", f"http://{address}{method}"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return parsed(ran.stdout, log, f"{' '.join(command)}: {ran.stderr or ran.stdout}", messages)
 
 
-def _answer_bytes(address: str, method: str, message: bytes) -> int:
-    """Bytes of the answer to one message, each with the five in front of it."""
-    with grpc.insecure_channel(address) as channel:
-        try:
-            answers = list(channel.stream_stream(method)(iter([message]), timeout=10))
-        except grpc.RpcError as failure:
-            raise VigilError(f"{method} at {address}: {failure.code().name}: {failure.details()}") from None
-    return sum(5 + len(answer) for answer in answers)
+def parsed(said: str, log: Path, failure: str, messages: int = 1) -> Load:
+    """A run by what h2load said and its log: a line a call, with its start, HTTP status and microseconds.
+
+    Raises:
+        VigilError: with `failure`, where that is not the account of a run.
+    """
+    finished = re.search(r"finished in ([\d.]+)s, ([\d.]+) req/s", said)
+    counts = re.search(r"requests: .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
+    if not finished or not counts or not log.exists() or not log.stat().st_size:
+        raise VigilError(failure)
+    done, _, failed, errored, _ = (int(value) for value in counts.groups())
+    took_ms = np.loadtxt(log, usecols=2, ndmin=1) / 1e3
+    p50, p99 = np.percentile(took_ms, (50, 99))
+    errors = failed + errored + without_message(said, done, messages)
+    return Load(float(finished[2]) * messages, float(p50), float(p99), errors)
+
+
+def without_message(said: str, done: int, messages: int) -> int:
+    """All calls, where the answers hold too few bytes to be messages (5 bytes of prefix and more each), else none."""
+    data = re.search(r"\((\d+)\) data", said)
+    return done if data is None or int(data[1]) <= 5 * done * messages else 0

@@ -1,4 +1,4 @@
-"""A `bentoml serve` process for as long as a `with` block lasts."""
+"""Server processes for as long as a `with` block lasts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from vigil.errors import VigilError
 
 ROOT = Path(__file__).parent.parent
@@ -26,8 +28,64 @@ class NotServed(VigilError):
     """A service that did not come up; the message ends with its log."""
 
 
-class Served:
-    """Runs `bentoml serve TARGET` from the repository's root on free ports of the loopback interface.
+class Process:
+    """Runs a command from the repository's root; in the block it is ready.
+
+    Args:
+        command: the program and its arguments.
+        log: file that gets its output.
+        environment: variables for it on top of this process's.
+        wait_s: how long coming up may take.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, environment: dict[str, str], wait_s: float = 120.0) -> None:
+        self.log = log
+        self._command, self._wait_s = command, wait_s
+        self._environment = {**os.environ, **environment}
+
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        return True
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._environment, stdout=out, stderr=subprocess.STDOUT
+            )
+        until_s = time.monotonic() + self._wait_s
+        try:
+            while not self.ready():
+                if self.process.poll() is not None or time.monotonic() > until_s:
+                    raise NotServed(f"{' '.join(self._command)} did not come up:\n{self.log.read_text()}")
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self, wait_s: float = 30.0) -> int:
+        """Asks it to end as a supervisor does; its exit code. What it leaves running is killed."""
+        below: list[psutil.Process] = []
+        if self.process.poll() is None:
+            below = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        for left in psutil.wait_procs(below, timeout=5)[1]:
+            left.kill()
+        return code
+
+
+class Served(Process):
+    """Runs `bentoml serve TARGET` on free ports of the loopback interface.
 
     Args:
         target: as `bentoml serve` takes it: `.`, or `module:Service`.
@@ -53,51 +111,24 @@ class Served:
         self.port, self.grpc_port = free_port(), free_port()
         self.address, self.grpc_address = f"{LOCALHOST}:{self.port}", f"{LOCALHOST}:{self.grpc_port}"
         self.url = f"{'https' if trust else 'http'}://{self.address}"
-        self.log = log
-        self._target, self._wait_s, self._path, self._wanted = target, wait_s, path, wanted
-        self._arguments, self._trust = arguments, trust
-        ours = {"VIGIL_GRPC_PORT": str(self.grpc_port), "BENTOML_DO_NOT_TRACK": "True"}
-        self._environment = {**os.environ, **ours, **environment}
-
-    def __enter__(self) -> Self:
+        self._path, self._wanted, self._trust = path, wanted, trust
         command = [
             sys.executable,
             "-m",
             "bentoml",
             "serve",
-            self._target,
+            target,
             "--host",
             LOCALHOST,
             "--port",
             str(self.port),
-            *self._arguments,
+            *arguments,
         ]
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdout=out, stderr=subprocess.STDOUT
-            )
-        until_s = time.monotonic() + self._wait_s
-        while self._status() not in self._wanted:
-            if self.process.poll() is not None or time.monotonic() > until_s:
-                self.stop()
-                raise NotServed(f"{' '.join(command)} did not come up:\n{self.log.read_text()}")
-            time.sleep(0.02)
-        return self
+        ours = {"VIGIL_GRPC_PORT": str(self.grpc_port), "BENTOML_DO_NOT_TRACK": "True"}
+        super().__init__(command, log, {**ours, **environment}, wait_s)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self, wait_s: float = 30.0) -> int:
-        """Asks it to end as a supervisor does; its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+    def ready(self) -> bool:
+        return self._status() in self._wanted
 
     def _status(self) -> int:
         try:

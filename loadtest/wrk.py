@@ -10,16 +10,21 @@ from pathlib import Path
 
 from vigil.errors import Unavailable, VigilError
 
+# The body of a request: the file's, or what `body()` of the given Lua makes anew for each.
 SCRIPT = """
 wrk.method = "POST"
-wrk.body = [==[{body}]==]
-wrk.headers["Content-Type"] = "application/json"
+{headers}
+local file = assert(io.open("{file}", "rb"))
+wrk.body = file:read("*a")
+file:close()
+{lua}
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %f %f %d\\n", summary.requests, summary.duration,
     latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
+JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,19 @@ class Load:
     errors: int
 
 
-def wrk(url: str, body: str, folder: Path, seconds: int, connections: int = 64) -> Load:
+def wrk(
+    url: str,
+    body: str | bytes,
+    folder: Path,
+    seconds: int,
+    connections: int = 64,
+    headers: dict[str, str] = JSON,
+    lua: str = "",
+) -> Load:
     """Posts `body` to `url` over `connections` kept connections from one thread, as fast as they are answered.
+
+    Args:
+        lua: added to wrk's script, such as a `request` function that makes each body anew.
 
     Raises:
         Unavailable: where wrk is not installed.
@@ -42,12 +58,23 @@ def wrk(url: str, body: str, folder: Path, seconds: int, connections: int = 64) 
     program = shutil.which("wrk")
     if program is None:
         raise Unavailable("wrk is not installed: `apt-get install wrk` (or build it from github.com/wg/wrk)")
-    script = folder / "load.lua"
-    script.write_text(SCRIPT.replace("{body}", body))
+    file, script = folder / "load.body", folder / "load.lua"
+    file.write_bytes(body.encode() if isinstance(body, str) else body)
+    lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
+    script.write_text(SCRIPT.replace("{headers}", lines).replace("{file}", str(file)).replace("{lua}", lua))
     command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+)", ran.stdout)
+    return parsed(ran.stdout, f"{' '.join(command)}: {ran.stderr or ran.stdout}")
+
+
+def parsed(said: str, failure: str) -> Load:
+    """A run by what wrk said.
+
+    Raises:
+        VigilError: with `failure`, where that is not the account of a run.
+    """
+    found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+)", said)
     if not found:
-        raise VigilError(f"{' '.join(command)}: {ran.stderr or ran.stdout}")
+        raise VigilError(failure)
     requests, duration_us, p50_us, p99_us, errors = (float(value) for value in found.groups())
     return Load(requests / (duration_us / 1e6), p50_us / 1e3, p99_us / 1e3, int(errors))

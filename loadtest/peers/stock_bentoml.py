@@ -1,25 +1,26 @@
-"""The peer: the same ONNX model behind BentoML as its documentation shows it, one worker, nothing of Vigil."""
+"""BentoML as its documentation shows it, one worker: an API, and one that BentoML batches."""
 
 from __future__ import annotations
 
-import os
-
 import bentoml
 import numpy as np
-import onnxruntime as ort
+
+from loadtest.peers.model import Model
 
 
 @bentoml.service(workers=1)
 class Stock:
-    """One model, one API. `BENCH_MODEL` names the ONNX file."""
+    """One model, two APIs."""
 
     def __init__(self) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(os.environ["BENCH_MODEL"], options)
+        self._model = Model()
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api
     def infer(self, features: np.ndarray) -> np.ndarray:
         """Risks [n, 1] of feature rows [n, F]."""
-        risks: np.ndarray = self._session.run(["risk"], {"features": features.astype(np.float32)})[0]
-        return risks
+        return self._model.risks(features.astype(np.float32))
+
+    @bentoml.api(batchable=True)
+    def batched(self, features: np.ndarray) -> np.ndarray:
+        """The same, rows of several callers together."""
+        return self._model.risks(features.astype(np.float32))

@@ -6,70 +6,24 @@ heavy, and in each worker, where `to_asgi` puts Vigil's lane in front of BentoML
 
 from __future__ import annotations
 
-import os
-import socket
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import bentoml
-import click
 import numpy as np
-from bentoml.exceptions import BentoMLException, ServiceUnavailable
+from bentoml.exceptions import ServiceUnavailable
 from bentoml.validators import DType, Shape
 from pydantic import AfterValidator
 
-from vigil import domains, logs, settings, tracing
-from vigil.errors import ConfigError, Unavailable, VigilError
+from vigil import domains
+from vigil.errors import Unavailable
+from vigil.transports import supervisor
 
 if TYPE_CHECKING:
     from vigil.transports.worker import Worker
 
 REQUEST_TIMEOUT_S = 60
-MEMORY = "memory:"
-
-
-def configuration() -> settings.Settings:
-    """The settings, with what contradicts itself refused.
-
-    Raises:
-        BentoMLException: which `bentoml serve` prints as one line, without a trace.
-    """
-    try:
-        found = settings.load()
-        domains.selected(found.domains)
-        if found.workers > 1 and found.state_url == MEMORY:
-            raise ConfigError(
-                f"VIGIL_WORKERS={found.workers} with VIGIL_STATE_URL={found.state_url}: memory belongs to one process, "
-                "so several workers would each know a part of the events; set VIGIL_WORKERS=1"
-            )
-        tracing.plan(os.environ)
-        _check_ports(found)
-    except VigilError as failure:
-        raise BentoMLException(str(failure)) from None
-    if click.get_current_context(silent=True):
-        logs.configure(found)
-    return found
-
-
-def _check_ports(found: settings.Settings) -> None:
-    """Refuses ports that are taken, in the process that is about to start workers (it knows the HTTP port)."""
-    context = click.get_current_context(silent=True)
-    if context is None or not isinstance(port := context.params.get("port"), int):
-        return
-    taken = [(context.params.get("host") or "127.0.0.1", port, "--port")]
-    if found.grpc_port:
-        taken.append((found.grpc_host, found.grpc_port, "VIGIL_GRPC_PORT"))
-    for host, number, key in taken:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, number))
-            except OSError as failure:
-                raise ConfigError(f"port {number} on {host}: {failure.strerror}; choose another by {key}") from None
-
-
-SETTINGS = configuration()
+SETTINGS = supervisor.configuration()
 ABOUT = """# Vigil
 
 Real-time risk prediction: events in, features on the fly, a calibrated risk and a decision out.

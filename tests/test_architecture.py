@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "vigil.scoring": {"model_store"},
     "vigil.decisions": set(),
     "vigil.engine": {"vigil.features", "vigil.scoring", "vigil.decisions"},
-    "vigil.transports": {"vigil.engine", "vigil.decisions", "vigil.scoring", "vigil.telemetry", "vigil"},
+    "vigil.transports": {"vigil.engine", "vigil.decisions", "vigil.scoring", "vigil.telemetry", "vigil.logs", "vigil"},
     "vigil.stream": {"vigil.engine", "vigil.transports"},
     "vigil.cli": {"vigil.features", "vigil.stream", "vigil.doctor", "vigil.model_tables", "model_store", "vigil"},
     "vigil.doctor": {"vigil.features", "model_store", "vigil"},
@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "model_store": {"vigil"},
     "training": {"vigil.features", "vigil"},
     "optimize": {"model_store", "vigil"},
-    "service": {"vigil.engine", "vigil.logs", "vigil.transports", "vigil"},
+    "service": {"vigil.engine", "vigil.transports", "vigil"},
 }
 HEAVY = {"tensorflow", "keras", "tf2onnx", "onnx", "polars", "sklearn", "matplotlib", "pandas"}
 

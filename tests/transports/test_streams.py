@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from vigil.errors import InvalidInput, Unavailable
-from vigil.transports.grpc.streams import MOST_PENDING, Begun, Streams
+from vigil.transports.grpc.streams import MOST_PENDING, Streams
 
 
 class Caller:
@@ -42,29 +42,28 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def later() -> asyncio.Future[int]:
-    """What is not yet known."""
-    return asyncio.get_running_loop().create_future()
+class Later:
+    """Begins messages and leaves their answers open."""
+
+    def __init__(self) -> None:
+        self.answers: list[asyncio.Future[int]] = []
+
+    def begin(self, request: int, answer: asyncio.Future[int]) -> None:
+        self.answers.append(answer)
 
 
-def begun(future: asyncio.Future[int]) -> Begun:
-    return Begun(future, lambda result: result)
-
-
-def at_once(request: int) -> Begun:
-    future = later()
-    future.set_result(request)
-    return begun(future)
+def at_once(request: int, answer: asyncio.Future[int]) -> None:
+    answer.set_result(request)
 
 
 def test_answers_come_in_the_order_of_the_messages_whichever_is_ready_first() -> None:
     async def main() -> list[Any]:
-        caller, results = Caller(10), [later() for _ in range(10)]
+        caller, later = Caller(10), Later()
         caller.reads.set()
-        stream = asyncio.create_task(Streams().in_order(caller, "test", lambda i: begun(results[i]), failed))
+        stream = asyncio.create_task(Streams().in_order(caller, "test", later.begin, failed))
         for i in reversed(range(10)):
             await settled()
-            results[i].set_result(i)
+            later.answers[i].set_result(i)
         await stream
         return caller.got
 
@@ -75,11 +74,11 @@ def test_messages_read_while_an_answer_is_written_are_begun_together() -> None:
     async def main() -> list[list[int]]:
         caller, begun_together = Caller(10), [[]]
 
-        def begin(request: int) -> Begun:
+        def begin(request: int, answer: asyncio.Future[int]) -> None:
             if not begun_together[-1]:
                 asyncio.get_running_loop().call_soon(begun_together.append, [])
             begun_together[-1].append(request)
-            return at_once(request)
+            at_once(request, answer)
 
         stream = asyncio.create_task(Streams().in_order(caller, "test", begin, failed))
         await settled()  # the first answer cannot be written yet
@@ -91,14 +90,13 @@ def test_messages_read_while_an_answer_is_written_are_begun_together() -> None:
 
 
 def test_a_failure_is_answered_in_its_place() -> None:
-    def begin(request: int) -> Begun:
+    def begin(request: int, answer: asyncio.Future[int]) -> None:
         if request == 1:
             raise InvalidInput("got 1, wanted another")
         if request == 2:
-            future = later()
-            future.set_exception(RuntimeError("a secret"))
-            return begun(future)
-        return at_once(request)
+            answer.set_exception(RuntimeError("a secret"))
+        else:
+            at_once(request, answer)
 
     async def main() -> list[Any]:
         caller = Caller(4)
@@ -128,31 +126,26 @@ def test_a_caller_that_takes_no_answers_is_not_read_from() -> None:
 
 def test_a_stream_that_is_cancelled_cancels_what_it_waits_for() -> None:
     async def main() -> list[bool]:
-        caller, results = Caller(5), [later() for _ in range(5)]
-        stream = asyncio.create_task(Streams().in_order(caller, "test", lambda i: begun(results[i]), failed))
+        caller, later = Caller(5), Later()
+        stream = asyncio.create_task(Streams().in_order(caller, "test", later.begin, failed))
         await settled()
         stream.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stream
-        return [result.cancelled() for result in results]
+        return [answer.cancelled() for answer in later.answers]
 
     assert asyncio.run(main()) == [True] * 5
 
 
 def test_a_stopping_server_answers_what_it_has_read_and_ends_the_stream() -> None:
     async def main() -> tuple[list[int], int]:
-        streams, caller, results = Streams(), Caller(10 * MOST_PENDING), []
-
-        def begin(request: int) -> Begun:
-            results.append(later())
-            return begun(results[-1])
-
-        stream = asyncio.create_task(streams.in_order(caller, "test", begin, failed))
+        streams, caller, later = Streams(), Caller(10 * MOST_PENDING), Later()
+        stream = asyncio.create_task(streams.in_order(caller, "test", later.begin, failed))
         await settled()
         streams.stop()
         caller.reads.set()
-        for i, result in enumerate(results):
-            result.set_result(i)
+        for i, answer in enumerate(later.answers):
+            answer.set_result(i)
         with pytest.raises(Unavailable, match="the server stops"):
             await stream
         return caller.got, caller.sent

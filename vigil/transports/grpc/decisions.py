@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,14 +12,13 @@ import msgspec
 from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback, Schema
 from vigil.errors import InvalidInput
+from vigil.scoring.caller import Caller, Then
 from vigil.transports.grpc.answers import aborts, answers, deadline_s, decoded
-from vigil.transports.grpc.streams import Begun, Streams
+from vigil.transports.grpc.streams import Streams
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
 
 if TYPE_CHECKING:
-    import asyncio
-
     from vigil.transports.worker import Worker
 
 
@@ -36,24 +38,38 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
     @answers
     async def Score(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Events of one domain to decisions, in order."""
-        decisions = await self._begin(request, deadline_s(context))
-        return pb.ScoreResponse(decisions=[message_of(decision) for decision in decisions])
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.begin(request, deadline_s(context), future)
+        return await future
 
     @aborts
     async def ScoreStream(self, requests: Any, context: Any) -> None:  # noqa: N802
         """As Score, an answer a request, in order; what is wrong with one is said in its answer."""
         until_s = deadline_s(context)
 
-        def begin(request: Any) -> Begun:
-            return Begun(self._begin(decoded(request), until_s), _answer)
+        def begin(request: Any, caller: Caller[Any]) -> None:
+            self._put(decoded(request), until_s, Then(caller, partial(_answer, pb.ScoreStreamResponse)))
 
         await self._streams.in_order(context, "ScoreStream", begin, _failed)
 
-    def _begin(self, request: Any, until_s: float | None) -> asyncio.Future[list[Decision]]:
+    def begin(self, request: Any, until_s: float | None, caller: Caller[Any]) -> None:
+        """Lets `caller` have the response to a ScoreRequest.
+
+        Args:
+            request: as decoded.
+            until_s: when the caller gives up, of `time.perf_counter`; None: never.
+            caller: gets the ScoreResponse.
+
+        Raises:
+            VigilError: what is wrong with the request at the first look.
+        """
+        self._put(request, until_s, Then(caller, partial(_answer, pb.ScoreResponse)))
+
+    def _put(self, request: Any, until_s: float | None, caller: Caller[list[Decision]]) -> None:
         engine = self._worker.engine(request.domain)
         if not request.events:
             raise InvalidInput("events: got none, wanted at least one event")
-        return engine.submit(events_of(engine.schema, request.events), request.with_features, until_s)
+        engine.put(events_of(engine.schema, request.events), caller, request.with_features, until_s)
 
     @answers
     async def Feedback(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -62,8 +78,8 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
         return pb.FeedbackResponse(statuses=engine.feedback(labels_of(engine.schema, request.labels)))
 
 
-def _answer(decisions: list[Decision]) -> Any:
-    return pb.ScoreStreamResponse(decisions=[message_of(decision) for decision in decisions])
+def _answer(response: Callable[..., Any], decisions: list[Decision]) -> Any:
+    return response(decisions=[message_of(decision) for decision in decisions])
 
 
 def _failed(request: Any, code: str, message: str) -> Any:

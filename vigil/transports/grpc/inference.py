@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
 from vigil.errors import InvalidInput, shown
+from vigil.scoring.caller import Caller, Then
 from vigil.transports import oip
 from vigil.transports.grpc.answers import aborts, answers, deadline_s, decoded
-from vigil.transports.grpc.streams import Begun, Streams
+from vigil.transports.grpc.streams import Streams
 
 if TYPE_CHECKING:
     from vigil.scoring.session import Rows, Session
@@ -104,28 +105,38 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     @answers
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Feature rows to risks; the answer's tensor is raw."""
-        begun = self._begin(request, deadline_s(context))
-        return begun.answer(await begun.future)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.begin(request, deadline_s(context), future)
+        return await future
 
     @aborts
     async def ModelStreamInfer(self, requests: Any, context: Any) -> None:  # noqa: N802
         """As ModelInfer, an answer a request, in order; what is wrong with one is said in its answer."""
         until_s = deadline_s(context)
 
-        def begin(request: Any) -> Begun:
-            future, answer = self._begin(decoded(request), until_s)
-            return Begun(future, lambda risks: _last(answer(risks)))
+        def begin(request: Any, caller: Caller[Any]) -> None:
+            self.begin(decoded(request), until_s, Then(caller, _last))
 
         await self._streams.in_order(context, "ModelStreamInfer", begin, _failed)
 
-    def _begin(self, request: Any, until_s: float | None) -> Begun:
+    def begin(self, request: Any, until_s: float | None, caller: Caller[Any]) -> None:
+        """Lets `caller` have the response to a ModelInferRequest.
+
+        Args:
+            request: as decoded.
+            until_s: when the caller gives up, of `time.perf_counter`; None: never.
+            caller: gets the ModelInferResponse.
+
+        Raises:
+            VigilError: what is wrong with the request at the first look.
+        """
         started_s = perf_counter()
         engine = self._worker.engine(request.model_name, "model")
         session = oip.model_of(engine, request.model_version)
         rows = _rows(session, request)
         if request.parameters and "timeout" in request.parameters:
             until_s = oip.deadline_s(_value(request.parameters["timeout"]), started_s, until_s)
-        return Begun(engine.infer(rows, session, until_s), lambda risks: _response(session, request, risks))
+        engine.put_rows(rows, Then(caller, partial(_response, session, request)), session, until_s)
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -54,17 +54,28 @@ class GrpcServer:
         self._worker, settings = worker, worker.settings
         self.address = f"{settings.grpc_host}:{settings.grpc_port}"
         self._health, self._streams = health_aio.HealthServicer(), Streams()
-        self._server = maker(settings.grpc_server, settings.grpc_host)(
-            options=[
-                ("grpc.max_receive_message_length", settings.max_body_bytes),
-                # With one worker a taken port shall be an error, not a share of someone else's calls.
-                ("grpc.so_reuseport", int(settings.workers > 1)),
-                # Of what waits to be taken, grpcio drops all beyond 1,000 as CANCELLED; the batcher says why.
-                ("grpc.server.max_pending_requests", MOST_WAITING),
-                ("grpc.server.max_pending_requests_hard_limit", MOST_WAITING),
-            ]
-        )
         inference, decisions = InferenceService(worker, self._streams), DecisionsService(worker, self._streams)
+        options = [
+            ("grpc.max_receive_message_length", settings.max_body_bytes),
+            # With one worker a taken port shall be an error, not a share of someone else's calls.
+            ("grpc.so_reuseport", int(settings.workers > 1)),
+            # Of what waits to be taken, grpcio drops all beyond 1,000 as CANCELLED; the batcher says why.
+            ("grpc.server.max_pending_requests", MOST_WAITING),
+            ("grpc.server.max_pending_requests_hard_limit", MOST_WAITING),
+        ]
+        self._by = "pygrpc-native" if native(settings.grpc_server, settings.grpc_host) else "grpcio"
+        if self._by == "pygrpc-native":
+            from vigil.transports.grpc.hot import Hot, HotServer
+
+            infer = decoder(service_pb2.ModelInferRequest.FromString)
+            score = decoder(decisions_pb2.ScoreRequest.FromString)
+            hot = {
+                f"/{INFERENCE}/ModelInfer": Hot("ModelInfer", infer, inference.begin),
+                f"/{DECISIONS}/Score": Hot("Score", score, decisions.begin),
+            }
+            self._server: Any = HotServer(hot, settings.max_body_bytes, options)
+        else:
+            self._server = grpc.aio.server(options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, _Registry(self._server))
         decisions_pb2_grpc.add_DecisionsServicer_to_server(decisions, _Registry(self._server))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -83,7 +94,7 @@ class GrpcServer:
             raise ConfigError(f"gRPC port {self.address} is in use or not ours to take: set VIGIL_GRPC_PORT") from None
         await self.tell_health()
         await self._server.start()
-        logger.info("gRPC listens on %s, served by %s", self.address, type(self._server).__module__.split(".")[0])
+        logger.info("gRPC listens on %s, served by %s", self.address, self._by)
 
     async def tell_health(self) -> None:
         """Sets the health of the server, its services and, under its name, each model."""
@@ -117,10 +128,10 @@ class _Registry:
         self._server.add_registered_method_handlers(service, safe)
 
 
-def maker(choice: str, host: str) -> Callable[..., Any]:
-    """What makes the server: both offer the interface of `grpc.aio`.
+def native(choice: str, host: str) -> bool:
+    """Whether pygrpc-native serves, which offers the interface of `grpc.aio`.
 
-    pygrpc-native refuses a message over the limit only once the whole of it, unpacked, is in memory. So unasked
+    It refuses a message over the limit only once the whole of it, unpacked, is in memory. So unasked
     it is taken only where all callers are on this machine.
 
     Args:
@@ -130,19 +141,10 @@ def maker(choice: str, host: str) -> Callable[..., Any]:
     Raises:
         ConfigError: where the choice is not installed.
     """
-    if choice == "native" or (choice == "auto" and _is_loopback(host)):
-        try:
-            import pygrpc_native.aio as native
-        except ImportError:
-            if choice == "native":
-                raise ConfigError(
-                    "VIGIL_GRPC_SERVER=native: pygrpc-native is not installed; install it or set grpcio"
-                ) from None
-        else:
-            made: Callable[..., Any] = native.server
-            return made
-    made = grpc.aio.server
-    return made
+    installed = find_spec("pygrpc_native") is not None
+    if choice == "native" and not installed:
+        raise ConfigError("VIGIL_GRPC_SERVER=native: pygrpc-native is not installed; install it or set grpcio")
+    return choice == "native" or (choice == "auto" and installed and _is_loopback(host))
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
@@ -19,14 +19,7 @@ from vigil.transports.grpc.answers import in_flight, status_of
 MOST_PENDING = 256
 
 
-class Begun(NamedTuple):
-    """A message that is being answered: what will come of it, and how that becomes the answer."""
-
-    future: asyncio.Future[Any]
-    answer: Callable[[Any], Any]
-
-
-Begin = Callable[[Any], Begun]
+Begin = Callable[[Any, asyncio.Future[Any]], None]
 Failed = Callable[[Any, str, str], Any]
 
 
@@ -49,7 +42,7 @@ class Streams:
         Args:
             context: of the call; gives the messages and takes the answers.
             name: of the method, for metrics and the log.
-            begin: starts the answer to a message. Called in the order of the messages.
+            begin: lets a future have the answer to a message, or raises. Called in the order of the messages.
             failed: the answer to a message that failed, from it, the status's name and the message to its caller.
 
         Raises:
@@ -77,8 +70,9 @@ class _Stream:
 
     def __init__(self, context: Any, name: str, begin: Begin, failed: Failed) -> None:
         self._context, self._name, self._begin, self._failed = context, name, begin, failed
+        self._loop = asyncio.get_running_loop()
         self._read: deque[tuple[Any, float]] = deque()
-        self._begun: deque[tuple[Any, float, Begun | Exception]] = deque()
+        self._begun: deque[tuple[Any, float, asyncio.Future[Any]]] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._writing = self._over = False
 
@@ -104,8 +98,8 @@ class _Stream:
         """Cancels what nobody waits for any more."""
         in_flight.value -= len(self._read) + len(self._begun)
         for _, _, begun in self._begun:
-            if isinstance(begun, Begun) and not begun.future.cancel() and not begun.future.cancelled():
-                begun.future.exception()  # looked at, so that asyncio does not report it as lost
+            if not begun.cancel() and not begun.cancelled():
+                begun.exception()  # looked at, so that asyncio does not report it as lost
 
     async def write(self) -> None:
         """Gives the answers, until all messages have theirs and no more come."""
@@ -124,10 +118,10 @@ class _Stream:
         try:
             while self._begun:
                 request, started_s, begun = self._begun[0]
-                if isinstance(begun, Begun) and not begun.future.done():
+                if not begun.done():
                     if self._writing:
                         return
-                    await asyncio.wait((begun.future,))
+                    await asyncio.wait((begun,))
                 self._begun.popleft()
                 self._room.set()
                 self._writing = True
@@ -138,17 +132,17 @@ class _Stream:
     def _begin_all(self) -> None:
         while self._read:
             request, started_s = self._read.popleft()
+            future = self._loop.create_future()
+            self._begun.append((request, started_s, future))
             try:
-                self._begun.append((request, started_s, self._begin(request)))
+                self._begin(request, future)
             except Exception as failure:
-                self._begun.append((request, started_s, failure))
+                future.set_exception(failure)
 
-    def _answer(self, request: Any, started_s: float, begun: Begun | Exception) -> Any:
+    def _answer(self, request: Any, started_s: float, begun: asyncio.Future[Any]) -> Any:
         code = "OK"
         try:
-            if isinstance(begun, Exception):
-                raise begun
-            return begun.answer(begun.future.result())
+            return begun.result()
         except Exception as failure:
             code, message = status_of(failure, self._name)
             return self._failed(request, code, message)

@@ -32,7 +32,7 @@ def main(
     only: Annotated[str, typer.Option(help=f"Some of {','.join(server.key for server in SERVERS)}; all.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, the servers taking turns; the medians count.")] = 3,
     seconds: Annotated[int, typer.Option(min=1, help="Seconds of load a round and way in.")] = 5,
-    connections: Annotated[int, typer.Option(min=1, help="Kept connections.")] = 64,
+    connections: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 64,
     write: Annotated[
         Path | None, typer.Option(help="Page that gets table and picture between its markers.", dir_okay=False)
     ] = None,
@@ -139,7 +139,7 @@ def cells(lines: list[Line]) -> list[list[str]]:
 
 def table(lines: list[Line], connections: int) -> Table:
     """The lines for a terminal."""
-    title = f"one row a request, {connections} connections, {os.cpu_count()} cores with the load generator on them"
+    title = f"one row a request, {connections} under way, {os.cpu_count()} cores with the load generator on them"
     shown = Table(title=title)
     for i, head in enumerate(HEADS):
         shown.add_column(head, justify="left" if i < 2 else "right", no_wrap=True)

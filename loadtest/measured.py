@@ -32,7 +32,7 @@ class Job:
         risk: the model's own answer to it.
         model: path of the ONNX file.
         seconds: of load a round and way in.
-        connections: kept connections.
+        connections: requests under way: over HTTP one a connection, over gRPC eight.
         folder: for logs and the load generators' files.
     """
 

@@ -12,7 +12,7 @@ from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain, quantise
 from vigil.features import kernel
 from vigil.features.history import History
-from vigil.features.program import PER_ENTITY, compile_features
+from vigil.features.program import KEEP_MS, WIDTH, compile_features
 
 CHUNK = 65_536  # rows of a history between two reports of progress
 NEVER = -(1 << 62)
@@ -49,14 +49,15 @@ class MemoryStore:
         self.new_keys: list[tuple[int, str]] = []
         self.count = 0
         self.meta = _fresh_meta(1024)
-        self.arena = np.zeros((self._program.width, 1 << 14), np.int64)
+        self.arena = np.zeros(1 << 16, np.int64)
         self.ring = np.zeros((1 << 12, kernel.R_ROWS + self._entities), np.int64)
         self.table = np.full(1 << 13, -1, np.int32)
         self.features = np.zeros((1 << 12, len(domain.features)), np.float32)
         self.head = np.zeros(kernel.H_SIZE, np.int64)
         self.head[kernel.H_FREE :] = -1
         self.head[kernel.H_NEWEST] = 0
-        self._work = np.zeros(len(domain.features), np.float64)
+        self._registers = np.zeros(len(domain.features), np.float64)
+        self._scratch = np.zeros(self._program.scratch, np.int64)
 
     def apply(self, events: Sequence[Any]) -> tuple[Features, Status]:
         """Features of live events, which then count for those after them.
@@ -134,8 +135,9 @@ class MemoryStore:
         out, status = np.empty((n, len(self.domain.features)), np.float32), np.empty(n, np.uint8)
         while True:
             i, need = kernel.process(
-                p.codes, p.params, p.frames, p.carries, p.limits, batch, i, n, out, status,
-                self.meta, self.arena, self.table, self.ring, self.features, self.head, self._work,
+                p.codes, p.params, p.frames, p.tallies, p.carries, p.limits, p.reads, batch, i, n, out, status,
+                self.meta, self.arena, self.table, self.ring, self.features, self.head, self._registers,
+                self._scratch,
             )  # fmt: skip
             if need == kernel.DONE:
                 break
@@ -165,19 +167,20 @@ class MemoryStore:
     def compacted(self) -> dict[str, npt.NDArray[Any]]:
         """The state's arrays without what its windows no longer see: what a snapshot holds."""
         meta = self.meta[: self.count]
-        keep = np.zeros(self.count, np.int64)
+        keep, widths = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64)
         for e, rows in enumerate(self.rows):
-            keep[list(rows.values())] = self._program.limits[PER_ENTITY + 2 * e]
+            mine = np.fromiter(rows.values(), np.int64, len(rows))
+            keep[mine], widths[mine] = self._program.limit(e, KEEP_MS), self._program.limit(e, WIDTH)
         cutoffs = meta[:, kernel.M_NEWEST] - keep
         new_meta = np.zeros_like(meta)
-        room = 2 * int(meta[:, kernel.M_LENGTH].sum()) + 4 * self.count
-        arena = np.zeros((len(self.arena), room), np.int64)
-        used = kernel.compact(meta, self.arena, cutoffs, new_meta, arena)
+        room = int(((3 * meta[:, kernel.M_LENGTH] // 2 + 3) * widths + 16).sum())
+        arena = np.zeros(room, np.int64)
+        used = kernel.compact(meta, widths, self.arena, cutoffs, new_meta, arena)
         head = self.head.copy()
         head[kernel.H_TAIL], head[kernel.H_FREE :] = used, -1
         return {
             "meta": new_meta,
-            "arena": arena[:, :used],
+            "arena": arena[:used],
             "ring": self.ring,
             "features": self.features,
             "head": head,
@@ -224,8 +227,8 @@ class MemoryStore:
 
 def _roomier(arena: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     # Zeroed memory takes no room before it is written to, and moving house stops the service: move seldom.
-    larger = np.zeros((len(arena), arena.shape[1] * 4), np.int64)
-    larger[:, : arena.shape[1]] = arena
+    larger = np.zeros(max(len(arena), 1 << 14) * 4, np.int64)
+    larger[: len(arena)] = arena
     return larger
 
 

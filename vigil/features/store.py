@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vigil.domains.schema import Feedback, Schema, key_of
+from vigil.domains.schema import Feedback, Schema, key_of, keys_of
 from vigil.domains.spec import Domain, quantise
 from vigil.features import kernel
 from vigil.features.history import History
 from vigil.features.program import KEEP_MS, WIDTH, compile_features
 
 CHUNK = 65_536  # rows of a history between two reports of progress
+FEW = 32  # events that are packed one by one: arrays cost more than they save
 NEVER = -(1 << 62)
 
 Features = npt.NDArray[np.float32]
@@ -42,6 +43,7 @@ class MemoryStore:
         self.schema = Schema(domain)
         self.journal = journal
         self._program = compile_features(domain)
+        self._names = tuple(entity.name for entity in domain.entities)
         self._entities = len(domain.entities)
         self._numbers = len(domain.numbers)
         self.columns = kernel.B_VALUES + self._numbers + self._entities
@@ -71,16 +73,33 @@ class MemoryStore:
         Raises:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
         """
-        return self.run(np.array(self.pack(events), np.int64))
+        return self.run(self.pack(events))
 
-    def pack(self, events: Sequence[Any]) -> list[list[int]]:
-        """Events as rows for :meth:`run`; nothing counts before that.
+    def pack(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
+        """Events as rows for :meth:`run`, int64 [n, columns]; nothing counts before that.
 
         Raises:
             InvalidEvent: for a value that cannot be.
         """
-        packed = [self.schema.row(event) for event in events]
-        return [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]
+        if len(events) < FEW:
+            packed = [self.schema.row(event) for event in events]
+            listed = [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]
+            return np.array(listed, np.int64).reshape(len(events), self.columns)
+        batch = np.empty((len(events), self.columns), np.int64)
+        batch[:, [kernel.B_KEY, kernel.B_TS, *range(kernel.B_VALUES, kernel.B_VALUES + self._numbers)]] = (
+            self.schema.columns(events)
+        )
+        batch[:, kernel.B_IS_LABEL], batch[:, kernel.B_LABEL] = 0, -1
+        found = [self._known(e, [getattr(event, name) for event in events]) for e, name in enumerate(self._names)]
+        missing = {i for rows in found if None in rows for i, row in enumerate(rows) if row is None}
+        if missing:
+            checked = {i: self.schema.row(events[i])[1] for i in sorted(missing)}
+            for i, keys in checked.items():
+                for rows, row in zip(found, self._rows_of(keys), strict=True):
+                    rows[i] = row
+        for e, rows in enumerate(found):
+            batch[:, kernel.B_VALUES + self._numbers + e] = np.array(rows, np.int64)
+        return batch
 
     def feedback(self, labels: Iterable[Feedback]) -> Status:
         """Takes the true labels of events.
@@ -116,15 +135,13 @@ class MemoryStore:
     def batch_of(self, history: History) -> npt.NDArray[np.int64]:
         """A history as rows for the kernel, int64 [n, columns]."""
         batch = np.zeros((len(history.ts_ms), self.columns), np.int64)
-        batch[:, kernel.B_KEY] = np.fromiter(map(key_of, history.event_ids.tolist()), np.int64, len(batch))
+        batch[:, kernel.B_KEY] = keys_of(history.event_ids.tolist())
         batch[:, kernel.B_TS] = history.ts_ms
         batch[:, kernel.B_LABEL] = history.labels
         for j, number in enumerate(self.domain.numbers):
             batch[:, kernel.B_VALUES + j] = quantise(history.numbers[number.name], number)
         for e, entity in enumerate(self.domain.entities):
-            distinct, codes = np.unique(history.keys[entity.name], return_inverse=True)
-            rows = [self._row_of(e, str(key)) for key in distinct.tolist()]
-            batch[:, kernel.B_VALUES + self._numbers + e] = np.array(rows, np.int64)[codes]
+            batch[:, kernel.B_VALUES + self._numbers + e] = self._rows_of_column(e, history.keys[entity.name])
         return batch
 
     def run(self, batch: npt.NDArray[np.int64]) -> tuple[Features, Status]:
@@ -146,6 +163,19 @@ class MemoryStore:
             self.journal(batch, self.new_keys)
             self.new_keys.clear()
         return out, status
+
+    def _rows_of_column(self, entity: int, keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if keys.dtype == np.int64:
+            distinct, codes = np.unique(keys, return_inverse=True)
+            return np.array([self._row_of(entity, str(key)) for key in distinct.tolist()], np.int64)[codes]
+        listed = keys.tolist()  # sorting strings would take seconds
+        rows = {key: self._row_of(entity, str(key)) for key in dict.fromkeys(listed)}
+        return np.fromiter(map(rows.__getitem__, listed), np.int64, len(keys))
+
+    def _known(self, entity: int, keys: Sequence[str | int]) -> list[int | None]:
+        """The row of each key, None of one not seen before (or of one integer among strings)."""
+        texts = keys if isinstance(keys[0], str) else map(str, keys)
+        return list(map(self.rows[entity].get, texts))  # type: ignore[arg-type]
 
     def _rows_of(self, keys: Sequence[str]) -> list[int]:
         return [self._row_of(e, key) for e, key in enumerate(keys)]

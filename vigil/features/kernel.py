@@ -129,16 +129,21 @@ def _at(arena, i):
 
 
 @_compiled
-def _after(arena, low, high, ts):
-    """First index in [low, high) whose record is later than `ts`; without branches, which would be guessed wrong."""
-    if high > low and _at(arena, high - 1) <= ts:
-        return high
-    n = high - low
+def _search(arena, low, n, ts):
+    """First of the `n` records from `low` on later than `ts`; without branches, which would be guessed wrong."""
     while n > 1:
         half = n >> 1
         low += half * (_at(arena, low + half - 1) <= ts)
         n -= half
     return low + (n == 1 and _at(arena, low) <= ts)
+
+
+@_compiled
+def _after(arena, low, high, ts):
+    """First index in [low, high) whose record is later than `ts`: mostly there is none."""
+    if high > low and _at(arena, high - 1) <= ts:
+        return high
+    return _search(arena, low, high - low, ts)
 
 
 @_compiled
@@ -470,16 +475,18 @@ def _label_window(op, arena, low, high, stride, carried, at_most, tallied, flags
 
 @_compiled
 def _frames(frames, floors, lows, highs, arena, ts, bounds):
-    """Finds where each window begins and ends among its entity's records."""
+    """Finds where each window begins and ends; each by itself, so that the processor searches for many at once."""
     for w in range(frames.shape[0]):
         entity, delay = frames[w, F_ENTITY], frames[w, F_DELAY_MS]
-        start = max(ts - delay - frames[w, F_WINDOW_MS], floors[entity])
-        if w > 0 and frames[w - 1, F_ENTITY] == entity and frames[w - 1, F_DELAY_MS] == delay:
-            bounds[w, 1] = bounds[w - 1, 1]  # and this window is the longer one: it begins no later
-            bounds[w, 0] = _after(arena, lows[entity], bounds[w - 1, 0], start)
-        else:
-            bounds[w, 1] = _after(arena, lows[entity], highs[entity], ts - delay) if delay > 0 else highs[entity]
-            bounds[w, 0] = _after(arena, lows[entity], bounds[w, 1], start)
+        low, high = lows[entity], highs[entity]
+        begin = _search(arena, low, high - low, max(ts - delay - frames[w, F_WINDOW_MS], floors[entity]))
+        end = high
+        if delay > 0:
+            if w > 0 and frames[w - 1, F_ENTITY] == entity and frames[w - 1, F_DELAY_MS] == delay:
+                end = bounds[w - 1, 1]
+            else:
+                end = _search(arena, low, high - low, ts - delay)
+        bounds[w, 0], bounds[w, 1] = min(begin, end), end
 
 
 @_compiled
@@ -627,10 +634,13 @@ def _has_features(ring, head, slot):
 
 
 @_compiled
-def _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring):
+def _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring, head):
     """Starts to bring into the cache what rows some way ahead will look at; what it fetches decides nothing."""
     entities, rows = limits[ENTITIES], B_VALUES + limits[NUMBERS]
     mask = table.shape[0] - 1
+    oldest = (head[H_RING_HEAD] + FAR) & (ring.shape[0] - 1)
+    if head[H_RING_TAIL] - head[H_RING_HEAD] >= ring.shape[0] - FAR:
+        _fetch(table, _home(ring[oldest, R_KEY], mask))  # it will be forgotten
     if i + FAR < n:
         _fetch(table, _home(batch[i + FAR, B_KEY], mask))
         for entity in range(entities):
@@ -678,7 +688,7 @@ def process(
         need = _remember_room(limits, table, ring, features, head)
         if need != DONE:
             return i, need
-        _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring)
+        _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring, head)
         if batch[i, B_IS_LABEL] == 1:
             status[i] = _apply_label(limits, batch, i, meta, arena, table, ring, head)
             i += 1

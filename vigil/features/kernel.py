@@ -634,13 +634,10 @@ def _has_features(ring, head, slot):
 
 
 @_compiled
-def _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring, head):
+def _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring):
     """Starts to bring into the cache what rows some way ahead will look at; what it fetches decides nothing."""
     entities, rows = limits[ENTITIES], B_VALUES + limits[NUMBERS]
     mask = table.shape[0] - 1
-    oldest = (head[H_RING_HEAD] + FAR) & (ring.shape[0] - 1)
-    if head[H_RING_TAIL] - head[H_RING_HEAD] >= ring.shape[0] - FAR:
-        _fetch(table, _home(ring[oldest, R_KEY], mask))  # it will be forgotten
     if i + FAR < n:
         _fetch(table, _home(batch[i + FAR, B_KEY], mask))
         for entity in range(entities):
@@ -688,7 +685,7 @@ def process(
         need = _remember_room(limits, table, ring, features, head)
         if need != DONE:
             return i, need
-        _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring, head)
+        _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring)
         if batch[i, B_IS_LABEL] == 1:
             status[i] = _apply_label(limits, batch, i, meta, arena, table, ring, head)
             i += 1

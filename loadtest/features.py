@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -53,13 +54,14 @@ def main(
 
 
 def whole(past: history.History) -> tuple[list[tuple[float, float]], MemoryStore]:
-    """Packs and replays a history; (seconds, CPU seconds) of packing, of the kernel and of both, and the store."""
+    """Replays as `MemoryStore.replay` does; (seconds, CPU seconds) of packing, of the kernel and of both; the store."""
     store = MemoryStore(DOMAIN)
     started = perf_counter(), thread_time()
     batch = store.batch_of(past)
     packed = perf_counter(), thread_time()
+    out = np.empty((len(batch), len(DOMAIN.features)), np.float32)
     for at in range(0, len(batch), CHUNK):
-        store.run(batch[at : at + CHUNK])
+        store.run(batch[at : at + CHUNK], out[at : at + CHUNK])
     done = perf_counter(), thread_time()
     pairs = (started, packed), (packed, done), (started, done)
     return [(end[0] - begin[0], end[1] - begin[1]) for begin, end in pairs], store

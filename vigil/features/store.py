@@ -127,7 +127,7 @@ class MemoryStore:
         out = np.empty((len(batch), len(self.domain.features)), np.float32)
         for start in range(0, len(batch), CHUNK):
             part = batch[start : start + CHUNK]
-            out[start : start + CHUNK] = self.run(part)[0]
+            self.run(part, out[start : start + CHUNK])
             if progress:
                 progress(start + len(part))
         return out
@@ -144,12 +144,19 @@ class MemoryStore:
             batch[:, kernel.B_VALUES + self._numbers + e] = self._rows_of_column(e, history.keys[entity.name])
         return batch
 
-    def run(self, batch: npt.NDArray[np.int64]) -> tuple[Features, Status]:
-        """Runs the kernel over rows whose entities are known, enlarging the state where it asks for it."""
+    def run(self, batch: npt.NDArray[np.int64], out: Features | None = None) -> tuple[Features, Status]:
+        """Runs the kernel over rows whose entities are known, enlarging the state where it asks for it.
+
+        Args:
+            batch: as from :meth:`pack` or :meth:`batch_of`.
+            out: float32 [n, F], where the features go; None: a new array.
+        """
         if self.count > len(self.meta):
             self.meta = _enlarged(self.meta, _fresh_meta(max(self.count, 2 * len(self.meta))))
         p, n, i = self._program, len(batch), 0
-        out, status = np.empty((n, len(self.domain.features)), np.float32), np.empty(n, np.uint8)
+        status = np.empty(n, np.uint8)
+        if out is None:
+            out = np.empty((n, len(self.domain.features)), np.float32)
         while True:
             i, need = kernel.process(
                 p.codes, p.params, p.frames, p.tallies, p.carries, p.limits, p.reads, batch, i, n, out, status,

@@ -150,3 +150,42 @@ def test_any_json_is_an_event_or_refused(value: Any) -> None:
 def test_bad_feedback_is_refused_by_field(data: bytes, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         SCHEMA.decode_feedback(data)
+
+
+any_key = st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+any_time = st.one_of(st.integers(0, 2**47), st.datetimes(datetime(1971, 1, 1), datetime(9999, 1, 1)))
+
+
+@given(st.lists(st.tuples(any_key, any_time, st.floats(0.01, 1e9)), max_size=9), st.integers(-14, 14))
+def test_many_events_become_the_same_numbers_as_one_by_one(values: list[Any], hours: int) -> None:
+    zone = timezone(timedelta(hours=hours))
+    times = [ts if isinstance(ts, int) else ts.replace(tzinfo=zone) for _, ts, _ in values]
+    events = [
+        SCHEMA.struct(event_id=key, ts=ts, customer="c", terminal="t", amount=amount)
+        for (key, _, amount), ts in zip(values, times, strict=True)
+    ]
+    assert SCHEMA.columns(events).tolist() == [SCHEMA.row(event)[0] for event in events]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"event_id": ""},
+        {"event_id": "x" * 129},
+        {"ts": -1},
+        {"ts": 1 << 62},
+        {"ts": 1 << 70},
+        {"ts": datetime(2018, 1, 1)},
+        {"amount": float("nan")},
+        {"amount": 0.0},
+        {"amount": 2e9},
+    ],
+)
+def test_a_bad_event_among_many_is_refused_as_alone(bad: dict[str, Any]) -> None:
+    good = [SCHEMA.make(GOOD | {"event_id": i}) for i in range(40)]
+    wrong = SCHEMA.struct(**(GOOD | bad))
+    with pytest.raises(InvalidEvent) as alone:
+        SCHEMA.row(wrong)
+    with pytest.raises(InvalidEvent) as among:
+        SCHEMA.columns([*good, wrong, *good])
+    assert str(among.value) == str(alone.value)

@@ -134,6 +134,13 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path, damage: Callable[[bytes],
         read_snapshot(MemoryStore(DOMAIN), path)
 
 
+def test_a_snapshot_of_an_earlier_layout_is_refused_and_says_so(tmp_path: Path) -> None:
+    path = write_snapshot(MemoryStore(DOMAIN), tmp_path)
+    path.write_bytes(b"VIGILST1" + path.read_bytes()[8:])
+    with pytest.raises(StateError, match="layout 1, wanted 2: make it anew with vigil train"):
+        read_snapshot(MemoryStore(DOMAIN), path)
+
+
 def test_a_snapshot_of_another_feature_spec_is_refused_with_both_hashes(tmp_path: Path) -> None:
     other = replace(DOMAIN, grace_days=0.25)
     path = write_snapshot(MemoryStore(other), tmp_path)

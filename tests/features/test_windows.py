@@ -15,8 +15,9 @@ from tests.features.reference import Reference
 from vigil.domains import load
 from vigil.domains.schema import Feedback
 from vigil.domains.spec import DAY_MS
+from vigil.errors import InvalidEvent
 from vigil.features import kernel
-from vigil.features.store import MemoryStore
+from vigil.features.store import FEW, MemoryStore
 
 HOUR = 3_600_000
 START = 1_600_000_000_000
@@ -69,6 +70,25 @@ def test_events_alone_and_in_batches_get_the_same_bits(events: list[dict[str, An
     parts = [part for part in (made[:cut], made[cut:]) if part]
     batches = np.vstack([together.apply([together.schema.make(e) for e in part])[0] for part in parts])
     assert one_by_one.tobytes() == batches.tobytes()
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["x", "5", 5, 6]), st.sampled_from("pq")), min_size=FEW))
+def test_many_events_are_packed_as_they_would_be_one_by_one(values: list[Any]) -> None:
+    """Keys seen before and not, and integers among strings."""
+    alone, together = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
+    made = [alone.schema.struct(event_id=i, ts=START + i, a=a, b=b, amount=1.5) for i, a, b in values]
+    one_by_one = [alone.pack([event])[0].tolist() for event in made]
+    assert together.pack(made).tolist() == one_by_one
+    assert together.rows == alone.rows
+
+
+def test_a_batch_with_a_bad_event_leaves_no_entity_behind() -> None:
+    store = MemoryStore(DOMAIN)
+    events = [store.schema.make(payment(i, START + i, a=f"a{i}")) for i in range(2 * FEW)]
+    events[-1].b = "x" * 129
+    with pytest.raises(InvalidEvent, match="b: got"):
+        store.pack(events)
+    assert store.count == 0
 
 
 def test_a_repeated_event_gets_the_same_features_and_counts_nothing() -> None:

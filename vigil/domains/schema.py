@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from vigil.domains.spec import Domain
@@ -125,6 +127,35 @@ class Schema:
             self.check({name: getattr(event, name) for name in self.fields}, at)
             raise
 
+    def columns(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
+        """What :meth:`row` gives of each of many events, without the keys of entities, in a third of the time.
+
+        Returns:
+            int64 [n, 2 + numbers]: key, ts_ms, quanta of each number.
+
+        Raises:
+            InvalidEvent: for the first event with a value that has the right type but cannot be.
+        """
+        out = np.empty((len(events), 2 + len(self._numbers)), np.int64)
+        try:
+            out[:, 0] = keys_of([event.event_id for event in events])
+            out[:, 1] = _times([event.ts for event in events])
+            good = (out[:, 1] >= 0) & (out[:, 1] <= MAX_TS_MS)
+            for j, (name, above, at_least, at_most, per_unit) in enumerate(self._numbers):
+                values = np.array([getattr(event, name) for event in events], np.float64)
+                good &= values <= at_most
+                if above is not None:
+                    good &= values > above
+                if at_least is not None:
+                    good &= values >= at_least
+                out[:, 2 + j] = np.rint(np.where(good, values, 0.0) * per_unit)
+        except (ValueError, OverflowError):
+            good = np.zeros(1, bool)
+        if not good.all():
+            for event in events:
+                self.row(event)
+        return out
+
     def check(self, values: Mapping[str, Any], at: str = "") -> None:
         """Raises InvalidEvent for the first field of `values` that is missing, unknown or cannot be."""
         if not isinstance(values, Mapping):
@@ -163,6 +194,23 @@ def key_of(event_id: str | int) -> int:
     """The 64-bit key of an event id (xxh3, as a signed integer). 5 and "5" are the same event."""
     key: int = xxh3_64_intdigest(str(event_id).encode())
     return key - (1 << 64) if key >> 63 else key
+
+
+def keys_of(event_ids: Sequence[str | int]) -> npt.NDArray[np.int64]:
+    """The key of each of many event ids, as :func:`key_of` gives it.
+
+    Raises:
+        ValueError: where one is too long, or empty.
+    """
+    kinds = set(map(type, event_ids))
+    texts = cast("Sequence[str]", event_ids) if kinds <= {str} else map(str, event_ids)
+    if kinds != {int}:
+        texts = list(texts)
+        lengths = set(map(len, texts))
+        if lengths and not 0 < min(lengths) <= max(lengths) <= MAX_KEY:
+            raise ValueError("a key of no or too many characters")
+    keys = map(xxh3_64_intdigest, map(str.encode, texts))
+    return np.fromiter(keys, np.uint64, len(event_ids)).view(np.int64)
 
 
 def ts_ms(ts: datetime | int) -> int:
@@ -259,4 +307,15 @@ def _compile_row(schema: Schema) -> Any:
 def _aware(ts: datetime) -> datetime:
     if ts.tzinfo is None:
         raise ValueError("naive time")
-    return ts.astimezone(UTC)
+    return ts
+
+
+def _times(values: Sequence[datetime | int]) -> npt.NDArray[np.int64]:
+    """Times as epoch milliseconds, int64 [n]; ValueError where one has no offset."""
+    kinds = set(map(type, values))
+    if kinds <= {int}:
+        return np.fromiter(values, np.int64, len(values))
+    if kinds <= {datetime} and None not in {ts.tzinfo for ts in values}:  # type: ignore[union-attr]
+        seconds = np.fromiter((ts.timestamp() for ts in values), np.float64, len(values))  # type: ignore[union-attr]
+        return np.rint(seconds * 1000).astype(np.int64)
+    return np.array([ts if isinstance(ts, int) else ts_ms(_aware(ts)) for ts in values], np.int64)

@@ -1,12 +1,13 @@
 """The one kernel that turns events into features, live and over history alike.
 
-State is plain memory. Every entity owns one contiguous segment of records in an arena, sorted by
-time (ties in order of arrival); a record is `(ts_ms, event key, label, numbers..., carried...)` in
-int64 words, and the arena holds each of these as a row of its own, so that a window of one number is
-contiguous. A ring with a hash table over it remembers events by key: their features for repeats,
-and where they went, so that a label finds them. All windows are computed from the records
-themselves, newest and oldest by binary search, so nothing drifts and a late event sees exactly
-what it would have seen in time.
+State is plain memory. Every entity owns one contiguous segment of the arena with its records, sorted by
+time (ties in order of arrival). A record is `(ts_ms, tag, numbers..., carried...)` in int64 words, the
+tag an event's key with its label in the two lowest bits; within a segment each column stands together, so
+that a window of one number is contiguous. A ring with a hash table over it remembers events by key:
+their features for repeats, and where they went, so that a label finds them. All windows are computed
+from the records themselves, newest and oldest by binary search, so nothing drifts and a late event sees
+exactly what it would have seen in time. What events to come will look at is fetched ahead, as waiting for
+memory would otherwise take most of the time.
 
 All that is compiled stands in this one file, because numba's cache on disk looks at no other: whoever
 changes the codes in `windows.py` or the columns in `program.py` must save this file as well.
@@ -17,10 +18,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from vigil.domains.windows import Op
 from vigil.features.program import (
+    AN_ENTITY,
+    AT_MOST,
     CARRIED,
     COLUMN,
     CURRENT,
@@ -33,39 +39,60 @@ from vigil.features.program import (
     FEEDBACK_MS,
     FRAME,
     GRACE_MS,
-    KEY,
-    LABEL,
+    KEEP_MS,
+    LARGEST,
     LEFT,
+    MOST_RECORDS,
     MOST_REMEMBERED,
     MOST_REPEATS,
     NUMBERS,
     OP,
     PER_ENTITY,
     PER_UNIT,
+    POSITIVES,
+    PREVIOUS,
     REPEAT_MS,
     RIGHT,
+    SMALLEST,
+    T_AT_MOST,
+    T_COLUMN,
+    T_FRAME,
+    T_KIND,
+    T_PREVIOUS,
+    TAG,
+    TALLY,
     TIMES,
+    TOTAL,
     TS,
     VALUES,
+    WIDTH,
 )
 
 # What became of an event (0-4) or a label (5-7).
 NEW, LATE, TOO_LATE, REPEAT, RECOMPUTED, LABELLED, LABEL_KNOWN, LABEL_WAITS = range(8)
 # Columns of a batch row before its numbers, then the rows of its entities.
 B_KEY, B_TS, B_IS_LABEL, B_LABEL, B_VALUES = range(5)
-# Columns of an entity's row.
+# Columns of an entity's row: its segment's first word and records of room, its first record and how many there are.
 M_OFFSET, M_CAPACITY, M_START, M_LENGTH, M_NEWEST = range(5)
-# Columns of the ring before the rows of the event's entities.
-R_KEY, R_TS, R_LABEL, R_WAITS, R_ROWS = range(5)
-# Entries of the head; free segments of 2**k records are chained from H_FREE + k.
+# Columns of the ring before the rows of the event's entities. A moment is ts_ms * 8, 4 where a label waits, label + 1.
+R_KEY, R_MOMENT, R_ROWS = range(3)
+WAITS = 4
+# Entries of the head; free segments of size class k are chained from H_FREE + k.
 H_TAIL, H_RING_HEAD, H_RING_TAIL, H_FEATURES_HEAD, H_NEWEST, H_FREE, H_SIZE = 0, 1, 2, 3, 4, 8, 56
 # What the caller must enlarge before going on.
 DONE, GROW_ARENA, GROW_RING, GROW_FEATURES = range(4)
 
 DAY = 86_400_000
 MILLIONTHS = 1_000_000.0
+# A tag's lowest bits: label + 1. Of the segments' words, those of one line of the cache.
+LABEL_BITS, GOOD, BAD, LINE = 3, 1, 2, 8
+MOST = (1 << 63) - 1
+# Rows of a batch by which what they need is fetched ahead: first where it stands, then itself.
+FAR, NEAR = 16, 6
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
+# Without numba's own memory management: nothing here makes an array, and counting references to those that are
+# handed on took half of the time.
+_compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 
 _VALUE, _WEEKEND, _NIGHT = int(Op.VALUE), int(Op.WEEKEND), int(Op.NIGHT)
 _RATIO, _DIFFERENCE = int(Op.RATIO), int(Op.DIFFERENCE)
@@ -79,17 +106,44 @@ _AGE_OF_STREAK, _LEAST_OF_STREAK = int(Op.AGE_OF_STREAK), int(Op.LEAST_OF_STREAK
 _SINCE_LAST, _LAST, _SLOPE = int(Op.SINCE_LAST), int(Op.LAST), int(Op.SLOPE)
 
 
+@intrinsic
+def _fetch(context, array, index):
+    """Starts to bring the array's word `index`, counted through all its rows, into the cache."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        at = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [at.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [at, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 @_compiled
-def _after(arena, low, high, ts):
-    """First index in [low, high) whose record is later than `ts`; without branches, which would be guessed wrong."""
-    if high > low and arena[TS, high - 1] <= ts:
-        return high
-    n = high - low
+def _at(arena, i):
+    """One word of the arena; unsigned indices spare the test for negative ones, so that loops are vectorised."""
+    return arena[np.uintp(i)]
+
+
+@_compiled
+def _search(arena, low, n, ts):
+    """First of the `n` records from `low` on later than `ts`; without branches, which would be guessed wrong."""
     while n > 1:
         half = n >> 1
-        low += half * (arena[np.uintp(TS), np.uintp(low + half - 1)] <= ts)
+        low += half * (_at(arena, low + half - 1) <= ts)
         n -= half
-    return low + (n == 1 and arena[TS, low] <= ts)
+    return low + (n == 1 and _at(arena, low) <= ts)
+
+
+@_compiled
+def _after(arena, low, high, ts):
+    """First index in [low, high) whose record is later than `ts`: mostly there is none."""
+    if high > low and _at(arena, high - 1) <= ts:
+        return high
+    return _search(arena, low, high - low, ts)
 
 
 @_compiled
@@ -151,104 +205,164 @@ def _remember_room(limits, table, ring, features, head):
     """Makes room for one more remembered event. Only a full ring forgets: what is out of its time, or too much."""
     if head[H_RING_TAIL] - head[H_RING_HEAD] >= ring.shape[0]:
         slot = head[H_RING_HEAD] & (ring.shape[0] - 1)
-        if ring[slot, R_TS] > head[H_NEWEST] - limits[FEEDBACK_MS] and ring.shape[0] < limits[MOST_REMEMBERED]:
+        if ring[slot, R_MOMENT] >> 3 > head[H_NEWEST] - limits[FEEDBACK_MS] and ring.shape[0] < limits[MOST_REMEMBERED]:
             return GROW_RING
         _forget(table, ring, ring[slot, R_KEY])
         head[H_RING_HEAD] += 1
         head[H_FEATURES_HEAD] = max(head[H_FEATURES_HEAD], head[H_RING_HEAD])
     if head[H_RING_TAIL] - head[H_FEATURES_HEAD] >= features.shape[0]:
         slot = head[H_FEATURES_HEAD] & (ring.shape[0] - 1)
-        if ring[slot, R_TS] > head[H_NEWEST] - limits[REPEAT_MS] and features.shape[0] < limits[MOST_REPEATS]:
+        if ring[slot, R_MOMENT] >> 3 > head[H_NEWEST] - limits[REPEAT_MS] and features.shape[0] < limits[MOST_REPEATS]:
             return GROW_FEATURES
         head[H_FEATURES_HEAD] += 1
     return DONE
 
 
 @_compiled
-def _room(meta, row, arena, head, cutoff):
+def _words(size):
+    """Words of a segment of a size class: 16, 24, 32, 48, 64, 96 and so on."""
+    return (2 + (size & 1)) << ((size >> 1) + 3)
+
+
+@_compiled
+def _size_for(words):
+    """The smallest size class of at least so many words."""
+    size = 0
+    while _words(size) < words:
+        size += 1
+    return size
+
+
+@_compiled
+def _room(meta, row, width, arena, head, cutoff):
     """Makes room for one more record of an entity, dropping those at or before `cutoff` where it is full."""
     offset, capacity = meta[row, M_OFFSET], meta[row, M_CAPACITY]
     start, length = meta[row, M_START], meta[row, M_LENGTH]
     if start + length < capacity:
         return True
-    while length > 0 and arena[TS, offset + start] <= cutoff:
+    while length > 0 and arena[offset + start] <= cutoff:
         start += 1
         length -= 1
     meta[row, M_START], meta[row, M_LENGTH] = start, length
-    target = offset
-    if capacity == 0 or start * 4 < capacity:  # not worth shifting down: move to twice the room
-        size = 2
-        while (1 << size) <= capacity:
-            size += 1
+    target, room = offset, capacity
+    if capacity == 0 or start * 8 < capacity:  # not worth shifting down: move to a larger one
+        size = _size_for((capacity + 1) * width)
+        room = _words(size) // width
         target = head[H_FREE + size]
         if target >= 0:
-            head[H_FREE + size] = arena[0, target]
+            head[H_FREE + size] = arena[target]
         else:
             target = head[H_TAIL]
-            if target + (1 << size) > arena.shape[1]:
+            if target + _words(size) > arena.shape[0]:
                 return False
-            head[H_TAIL] = target + (1 << size)
-        meta[row, M_OFFSET], meta[row, M_CAPACITY] = target, 1 << size
-    for j in range(arena.shape[0]):
+            head[H_TAIL] = target + _words(size)
+        meta[row, M_OFFSET], meta[row, M_CAPACITY] = target, room
+    for j in range(width):
         for i in range(length):
-            arena[j, target + i] = arena[j, offset + start + i]
+            arena[target + j * room + i] = arena[offset + j * capacity + start + i]
     if capacity > 0 and target != offset:
-        arena[0, offset] = head[H_FREE + size - 1]
-        head[H_FREE + size - 1] = offset
+        size = _size_for(capacity * width)
+        arena[offset] = head[H_FREE + size]
+        head[H_FREE + size] = offset
     meta[row, M_START] = 0
     return True
 
 
 @_compiled
-def compact(meta, arena, cutoffs, new_meta, new_arena):
+def compact(meta, widths, arena, cutoffs, new_meta, new_arena):
     """Writes every entity's live records without gaps, each into the smallest segment that holds them and one more.
 
     Args:
+        widths: int64 [rows], words of a record.
         cutoffs: int64 [rows], records at or before it are left out.
         new_meta: int64 [rows, 5], written.
-        new_arena: int64 [width, n], written; n must be enough (no more than twice the records and four a row).
+        new_arena: int64 [n], written; n must be enough (no more than one and a half times the records' words, and
+            three records and 16 words a row).
 
     Returns:
-        records of room used.
+        words of room used.
     """
     tail = 0
     for row in range(meta.shape[0]):
-        first = meta[row, M_OFFSET] + meta[row, M_START]
+        offset, capacity, width = meta[row, M_OFFSET], meta[row, M_CAPACITY], widths[row]
+        first = offset + meta[row, M_START]
         last = first + meta[row, M_LENGTH]
         first = _after(arena, first, last, cutoffs[row])
-        capacity = 4
-        while capacity <= last - first:
-            capacity *= 2
-        new_meta[row, M_OFFSET], new_meta[row, M_CAPACITY] = tail, capacity
+        size = _size_for((last - first + 1) * width)
+        room = _words(size) // width
+        new_meta[row, M_OFFSET], new_meta[row, M_CAPACITY] = tail, room
         new_meta[row, M_START], new_meta[row, M_LENGTH] = 0, last - first
         new_meta[row, M_NEWEST] = meta[row, M_NEWEST]
-        for j in range(arena.shape[0]):
+        for j in range(width):
             for i in range(last - first):
-                new_arena[j, tail + i] = arena[j, first + i]
-        tail += capacity
+                new_arena[tail + j * room + i] = arena[first + j * capacity + i]
+        tail += _words(size)
     return tail
 
 
 @_compiled
-def _at(arena, column, i):
-    """One word of the arena; unsigned indices spare the test for negative ones, so that loops are vectorised."""
-    return arena[np.uintp(column), np.uintp(i)]
+def _newest_label(arena, first, n):
+    """Which of `n` tags is the newest with a label; -1 where there is none."""
+    while n >= 16:
+        any_of_them = 0
+        for i in range(16):
+            any_of_them |= _at(arena, first + n - 16 + i) & LABEL_BITS
+        if any_of_them:
+            break
+        n -= 16
+    while n > 0 and not _at(arena, first + n - 1) & LABEL_BITS:
+        n -= 1
+    return n - 1
 
 
 @_compiled
-def _trimmed_mean(arena, column, low, high, times, rounds):
-    n = high - low
-    total = 0
-    for i in range(n):
-        total += _at(arena, column, low + i)
+def _tally(tallies, frames, bounds, strides, arena, found):
+    """What the windows hold, each record looked at once: a longer window adds what a shorter one has not."""
+    for t in range(tallies.shape[0]):
+        kind, frame, column = tallies[t, T_KIND], tallies[t, T_FRAME], tallies[t, T_COLUMN]
+        previous, stride = tallies[t, T_PREVIOUS], strides[frames[frame, F_ENTITY]]
+        low, high = bounds[frame, 0], bounds[frame, 1]
+        if previous >= 0:
+            high = bounds[tallies[previous, T_FRAME], 0]
+        first, n = low + column * stride, high - low
+        if kind == TOTAL:
+            total = found[previous] if previous >= 0 else 0
+            for i in range(n):
+                total += _at(arena, first + i)
+            found[t] = total
+        elif kind == POSITIVES:
+            count, at_most = found[previous] if previous >= 0 else 0, tallies[t, T_AT_MOST]
+            tags = low + TAG * stride
+            for i in range(n):
+                count += (_at(arena, tags + i) & LABEL_BITS == BAD) & (_at(arena, first + i) <= at_most)
+            found[t] = count
+        elif kind == LARGEST:
+            largest = found[previous] if previous >= 0 else -MOST
+            for i in range(n):
+                largest = max(largest, _at(arena, first + i))
+            found[t] = largest
+        elif kind == SMALLEST:
+            smallest = found[previous] if previous >= 0 else MOST
+            for i in range(n):
+                smallest = min(smallest, _at(arena, first + i))
+            found[t] = smallest
+        elif previous >= 0 and found[previous] >= 0:
+            found[t] = found[previous]
+        else:
+            newest = _newest_label(arena, first, n)
+            found[t] = low + newest if newest >= 0 else -1
+
+
+@_compiled
+def _trimmed_mean(arena, first, n, total, times, rounds):
     mean = total / n
     for _ in range(rounds):
         limit = np.int64(math.floor(times * mean))  # whole numbers throughout: the loop is vectorised
         total, kept = 0, 0
         for i in range(n):
-            value = _at(arena, column, low + i)
+            value = _at(arena, first + i)
             small = value <= limit
-            total += value * small
+            total += value if small else 0
             kept += small
         if kept == 0 or kept == n or total / kept == mean:
             break
@@ -257,41 +371,34 @@ def _trimmed_mean(arena, column, low, high, times, rounds):
 
 
 @_compiled
-def _number_window(op, arena, column, low, high, value, current, times, rounds, ts):
+def _number_window(op, arena, low, high, stride, column, tallied, value, current, times, rounds, ts):
     """Operations on the values of a window (and the current one where it counts). NaN: nothing there."""
     past = high - low
     n = past + current
+    first = low + column * stride
     if op == _TRIMMED_MEAN:
-        return _trimmed_mean(arena, column, low, high, times, rounds) if past > 0 else math.nan
+        return _trimmed_mean(arena, first, past, tallied, times, rounds) if past > 0 else math.nan
     if op == _LAST:
-        return float(_at(arena, column, high - 1)) if past > 0 else math.nan
+        return float(_at(arena, first + past - 1)) if past > 0 else math.nan
     if n == 0:
         return math.nan
     if op == _MAX:
-        largest = value if current else _at(arena, column, low)
-        for i in range(past):
-            largest = max(largest, _at(arena, column, low + i))
-        return float(largest)
+        return float(max(value, tallied) if current else tallied)
     if op == _MIN:
-        smallest = value if current else _at(arena, column, low)
-        for i in range(past):
-            smallest = min(smallest, _at(arena, column, low + i))
-        return float(smallest)
-    total = value if current else 0
-    for i in range(past):
-        total += _at(arena, column, low + i)
+        return float(min(value, tallied) if current else tallied)
+    total = tallied + (value if current else 0)
     if op == _SUM:
         return float(total)
     mean = total / n
     if op == _MEAN:
         return mean
     if op == _SLOPE:
-        return _slope(arena, column, low, high, value, current, ts, mean)
+        return _slope(arena, low, high, first, value, current, ts, mean)
     if n < 2:
         return math.nan
     squares = (value - mean) ** 2 if current else 0.0
     for i in range(past):
-        squares += (_at(arena, column, low + i) - mean) ** 2
+        squares += (_at(arena, first + i) - mean) ** 2
     deviation = math.sqrt(squares / (n - 1))
     if op == _STD:
         return deviation
@@ -299,115 +406,103 @@ def _number_window(op, arena, column, low, high, value, current, times, rounds, 
 
 
 @_compiled
-def _slope(arena, column, low, high, value, current, ts, mean):
+def _slope(arena, low, high, first, value, current, ts, mean):
     """Least squares in quanta a day; times are taken from the current event, so they stay small and exact."""
     days = 0.0
     for i in range(low, high):
-        days += (arena[TS, i] - ts) / DAY
+        days += (arena[i] - ts) / DAY
     middle = days / (high - low + current)
     spread = middle * middle if current else 0.0
     cross = -middle * (value - mean) if current else 0.0
-    for i in range(low, high):
-        day = (arena[TS, i] - ts) / DAY - middle
+    for i in range(high - low):
+        day = (arena[low + i] - ts) / DAY - middle
         spread += day * day
-        cross += day * (arena[column, i] - mean)
+        cross += day * (arena[first + i] - mean)
     return cross / spread if spread > 0.0 else math.nan
 
 
 @_compiled
-def _above_window(op, arena, column, low, high, value, current, limit, usual, ts):
-    """A window's values against what is usual; `limit` and `usual` in quanta. NaN: nothing there."""
-    past = high - low
-    n = past + current
-    if op == _LARGEST_RATIO or op == _LARGEST_EXCESS:
-        if n == 0 or usual <= 0.0:
-            return math.nan
-        largest = value if current else _at(arena, column, low)
-        for i in range(past):
-            largest = max(largest, _at(arena, column, low + i))
-        return largest / usual if op == _LARGEST_RATIO else largest - usual
-    most = np.int64(math.floor(limit))
-    if op == _AGE_FIRST_ABOVE:
-        for i in range(past):
-            if _at(arena, column, low + i) > most:
-                return (ts - arena[TS, low + i]) / DAY
-        return math.nan
-    count = 1 if current and value > most else 0
-    for i in range(past):
-        count += _at(arena, column, low + i) > most
-    if op == _COUNT_ABOVE:
-        return float(count)
-    return count / n if n > 0 else math.nan
+def _count_above(arena, first, n, most):
+    count = 0
+    for i in range(n):
+        count += _at(arena, first + i) > most
+    return count
 
 
 @_compiled
-def _label_window(op, arena, carried, low, high, at_most, flags, ts):
+def _label_window(op, arena, low, high, stride, carried, at_most, tallied, flags, ts):
     """Operations on a window's labels. A positive counts where its carried value is at most `at_most` millionths.
 
-    `carried` is LABEL itself where nothing is carried; every positive then counts, as `at_most` is at least 1.
+    `tallied` is how many positives count, or (of what looks at the newest first) where the newest label stands.
     """
-    n = high - low
-    positives = 0
-    if op == _LABEL_COUNT or op == _LABEL_RATE:
-        for i in range(n):
-            positives += (_at(arena, LABEL, low + i) == 1) & (_at(arena, carried, low + i) <= at_most)
-        if op == _LABEL_COUNT:
-            return float(positives)
-        return positives / n if n > 0 else math.nan
-    found = -1
-    least = np.int64(9e18)
-    for back in range(n):
-        i = high - 1 - back
-        label = arena[LABEL, i]
-        if label < 0:
-            continue
-        if op == _LAST_LABEL:
-            return float(label)
-        counts = label == 1 and arena[carried, i] <= at_most
-        if op == _AGE_OF_LABEL:
-            if counts if flags & 1 else label == 0:
-                found = i
-                if not flags & 2:
-                    break
-        elif label == 0:
+    if op == _LABEL_COUNT:
+        return float(tallied)
+    if op == _LABEL_RATE:
+        return tallied / (high - low) if high > low else math.nan
+    tags, beside = TAG * stride, carried * stride
+    if op == _AGE_OF_LABEL:
+        i, step = (low, 1) if flags & 2 else (high - 1, -1)
+        if flags & 1 and tallied == 0:
+            return math.nan
+        if not flags & 1:
+            if tallied < 0:
+                return math.nan
+            i = i if flags & 2 else tallied
+        while low <= i < high:
+            label = arena[i + tags] & LABEL_BITS
+            if (label == BAD and arena[i + beside] <= at_most) if flags & 1 else label == GOOD:
+                return (ts - arena[i]) / DAY
+            i += step
+        return math.nan
+    if op == _LAST_LABEL:
+        return float((arena[tallied + tags] & LABEL_BITS) - 1) if tallied >= 0 else math.nan
+    found, positives, least = -1, 0, np.int64(9e18)
+    for back in range(tallied - low + 1 if tallied >= 0 else 0):
+        i = tallied - back
+        label = arena[i + tags] & LABEL_BITS
+        if label == GOOD:
             break
-        elif counts:
+        if label == BAD and arena[i + beside] <= at_most:
             positives += 1
-            least = min(least, arena[carried, i])
+            least = min(least, arena[i + beside])
             found = i
     if op == _STREAK:
         return float(positives)
     if op == _LEAST_OF_STREAK:
         return least / MILLIONTHS
-    return (ts - arena[TS, found]) / DAY if found >= 0 else math.nan
+    return (ts - arena[found]) / DAY if found >= 0 else math.nan
 
 
 @_compiled
 def _frames(frames, floors, lows, highs, arena, ts, bounds):
-    """Finds where each window begins and ends among its entity's records."""
+    """Finds where each window begins and ends; each by itself, so that the processor searches for many at once."""
     for w in range(frames.shape[0]):
         entity, delay = frames[w, F_ENTITY], frames[w, F_DELAY_MS]
-        start = max(ts - delay - frames[w, F_WINDOW_MS], floors[entity])
-        if w > 0 and frames[w - 1, F_ENTITY] == entity and frames[w - 1, F_DELAY_MS] == delay:
-            bounds[w, 1] = bounds[w - 1, 1]  # and this window is the longer one: it begins no later
-            bounds[w, 0] = _after(arena, lows[entity], bounds[w - 1, 0], start)
-        else:
-            bounds[w, 1] = _after(arena, lows[entity], highs[entity], ts - delay) if delay > 0 else highs[entity]
-            bounds[w, 0] = _after(arena, lows[entity], bounds[w, 1], start)
+        low, high = lows[entity], highs[entity]
+        begin = _search(arena, low, high - low, max(ts - delay - frames[w, F_WINDOW_MS], floors[entity]))
+        end = high
+        if delay > 0:
+            if w > 0 and frames[w - 1, F_ENTITY] == entity and frames[w - 1, F_DELAY_MS] == delay:
+                end = bounds[w - 1, 1]
+            else:
+                end = _search(arena, low, high - low, ts - delay)
+        bounds[w, 0], bounds[w, 1] = min(begin, end), end
 
 
 @_compiled
-def _compute(codes, params, batch, i, arena, bounds, registers, out):
-    """All features of batch row `i`, given where their windows begin and end."""
+def _compute(codes, params, frames, batch, i, arena, bounds, strides, tallied, counts, registers, out):
+    """All features of batch row `i`, given where their windows begin and end and what they hold."""
     ts = batch[i, B_TS]
     for f in range(codes.shape[0]):
-        op, column = codes[f, OP], codes[f, COLUMN]
-        per_unit, empty = params[f, PER_UNIT], params[f, EMPTY]
+        op, column, frame = codes[f, OP], codes[f, COLUMN], codes[f, FRAME]
+        per_unit = params[f, PER_UNIT]
         value = batch[i, B_VALUES + column] if column >= 0 else 0
         current = codes[f, CURRENT] & 1
-        low, high = 0, 0
-        if codes[f, FRAME] >= 0:
-            low, high = bounds[codes[f, FRAME], 0], bounds[codes[f, FRAME], 1]
+        low, high, stride, tally = 0, 0, 0, 0
+        if frame >= 0:
+            low, high, stride = bounds[frame, 0], bounds[frame, 1], strides[frames[frame, F_ENTITY]]
+        if codes[f, TALLY] >= 0:
+            tally = tallied[codes[f, TALLY]]
         result = math.nan
         if op == _VALUE:
             result = value / per_unit
@@ -423,56 +518,83 @@ def _compute(codes, params, batch, i, arena, bounds, registers, out):
         elif op == _COUNT:
             result = float(high - low + current)
         elif op == _SINCE_LAST:
-            result = (ts - arena[TS, high - 1]) / 1000.0 if high > low else math.nan
+            result = (ts - arena[high - 1]) / 1000.0 if high > low else math.nan
         elif op >= _LABEL_COUNT and op <= _LEAST_OF_STREAK:
-            carried, at_most = codes[f, CARRIED], np.int64(1)
-            if carried >= 0:
-                at_most = np.int64(params[f, TIMES] * MILLIONTHS)
-            else:
-                carried = LABEL
-            result = _label_window(op, arena, carried, low, high, at_most, codes[f, EXTRA], ts)
+            carried, at_most, flags = codes[f, CARRIED], codes[f, AT_MOST], codes[f, EXTRA]
+            result = _label_window(op, arena, low, high, stride, carried, at_most, tally, flags, ts)
             if op == _LEAST_OF_STREAK:
-                result = min(result, empty)
+                result = min(result, params[f, EMPTY])
+        elif op == _LARGEST_RATIO or op == _LARGEST_EXCESS:
+            usual = registers[codes[f, LEFT]] * per_unit
+            if high - low + current > 0 and usual > 0.0:
+                largest = max(value, tally) if current else tally
+                result = largest / usual if op == _LARGEST_RATIO else (largest - usual) / per_unit
         elif op >= _COUNT_ABOVE and op <= _AGE_FIRST_ABOVE:
             usual = registers[codes[f, LEFT]] * per_unit
-            limit = params[f, TIMES] * usual
-            result = _above_window(op, arena, VALUES + column, low, high, value, current, limit, usual, ts)
-            if op == _LARGEST_EXCESS:
-                result /= per_unit
+            most = np.int64(math.floor(params[f, TIMES] * usual))
+            count, until, previous = 0, high, codes[f, PREVIOUS]
+            if previous >= 0:
+                count, until = counts[previous], bounds[codes[previous, FRAME], 0]
+            first = low + (VALUES + column) * stride
+            count += _count_above(arena, first, until - low, most)
+            counts[f] = count
+            if op == _AGE_FIRST_ABOVE:
+                if count > 0:
+                    at = 0
+                    while arena[first + at] <= most:
+                        at += 1
+                    result = (ts - arena[low + at]) / DAY
+            else:
+                count += current & (value > most)
+                if op == _COUNT_ABOVE:
+                    result = float(count)
+                elif high - low + current > 0:
+                    result = count / (high - low + current)
         else:
             result = _number_window(
-                op, arena, VALUES + column, low, high, value, current, params[f, TIMES], codes[f, EXTRA], ts
-            )
+                op, arena, low, high, stride, VALUES + column, tally, value, current, params[f, TIMES],
+                codes[f, EXTRA], ts,
+            )  # fmt: skip
             if op != _ZSCORE:
                 result /= per_unit
         if math.isnan(result):
-            result = value / per_unit if codes[f, CURRENT] & 2 else empty
+            result = value / per_unit if codes[f, CURRENT] & 2 else params[f, EMPTY]
         registers[f] = result
         out[i, f] = result
 
 
 @_compiled
-def _insert(meta, row, arena, at, most, batch, i, numbers, label, carries, registers):
+def _insert(meta, row, width, arena, at, most, batch, i, numbers, label, carries, registers):
     """Writes the event's record at position `at` of its entity's segment, shifting what is later."""
     if meta[row, M_LENGTH] >= most:
         if at == meta[row, M_OFFSET] + meta[row, M_START]:
             return
         meta[row, M_START] += 1
         meta[row, M_LENGTH] -= 1
-    end = meta[row, M_OFFSET] + meta[row, M_START] + meta[row, M_LENGTH]
-    for j in range(arena.shape[0]):
-        for later in range(end, at, -1):
-            arena[j, later] = arena[j, later - 1]
-    arena[TS, at], arena[KEY, at], arena[LABEL, at] = batch[i, B_TS], batch[i, B_KEY], label
+    end, stride = meta[row, M_OFFSET] + meta[row, M_START] + meta[row, M_LENGTH], meta[row, M_CAPACITY]
+    if end > at:
+        for j in range(width):
+            for later in range(end + j * stride, at + j * stride, -1):
+                arena[later] = arena[later - 1]
+    arena[at + TS * stride] = batch[i, B_TS]
+    arena[at + TAG * stride] = (batch[i, B_KEY] & ~LABEL_BITS) | (label + 1)
     for j in range(numbers):
-        arena[VALUES + j, at] = batch[i, B_VALUES + j]
-    for j in range(carries.shape[0]):
-        if carries[j] >= 0:
-            arena[VALUES + numbers + j, at] = np.rint(min(max(registers[carries[j]], -9e11), 9e11) * MILLIONTHS)
-        else:
-            arena[VALUES + numbers + j, at] = 0
+        arena[at + (VALUES + j) * stride] = batch[i, B_VALUES + j]
+    for j in range(width - VALUES - numbers):
+        carried = np.rint(min(max(registers[carries[j]], -9e11), 9e11) * MILLIONTHS)
+        arena[at + (VALUES + numbers + j) * stride] = np.int64(carried)
     meta[row, M_LENGTH] += 1
     meta[row, M_NEWEST] = max(meta[row, M_NEWEST], batch[i, B_TS])
+
+
+@_compiled
+def _record(arena, low, last, stride, ts, key):
+    """Where an event's record stands, looking back from `last` through those of its time; -1: nowhere."""
+    while last >= low and arena[last] == ts:
+        if (arena[last + TAG * stride] ^ key) & ~LABEL_BITS == 0:
+            return last
+        last -= 1
+    return -1
 
 
 @_compiled
@@ -484,24 +606,22 @@ def _apply_label(limits, batch, i, meta, arena, table, ring, head):
         slot = head[H_RING_TAIL] & (ring.shape[0] - 1)
         table[-1 - at] = slot
         head[H_RING_TAIL] += 1
-        ring[slot, R_KEY], ring[slot, R_TS], ring[slot, R_LABEL], ring[slot, R_WAITS] = key, head[H_NEWEST], label, 1
+        ring[slot, R_KEY], ring[slot, R_MOMENT] = key, (head[H_NEWEST] << 3) | WAITS | (label + 1)
         return LABEL_WAITS
     slot = table[at]
-    if ring[slot, R_LABEL] == label:
+    moment = ring[slot, R_MOMENT]
+    if moment & LABEL_BITS == label + 1:
         return LABEL_KNOWN
-    ring[slot, R_LABEL] = label
-    if ring[slot, R_WAITS] == 1:
+    ring[slot, R_MOMENT] = (moment & ~LABEL_BITS) | (label + 1)
+    if moment & WAITS:
         return LABEL_WAITS
-    ts = ring[slot, R_TS]
+    ts = moment >> 3
     for entity in range(limits[ENTITIES]):
         row = ring[slot, R_ROWS + entity]
-        low = meta[row, M_OFFSET] + meta[row, M_START]
-        j = _after(arena, low, low + meta[row, M_LENGTH], ts) - 1
-        while j >= low and arena[TS, j] == ts:
-            if arena[KEY, j] == key:
-                arena[LABEL, j] = label
-                break
-            j -= 1
+        low, stride = meta[row, M_OFFSET] + meta[row, M_START], meta[row, M_CAPACITY]
+        j = _record(arena, low, _after(arena, low, low + meta[row, M_LENGTH], ts) - 1, stride, ts, key)
+        if j >= 0:
+            arena[j + TAG * stride] = (key & ~LABEL_BITS) | (label + 1)
     return LABELLED
 
 
@@ -514,36 +634,65 @@ def _has_features(ring, head, slot):
 
 
 @_compiled
+def _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring):
+    """Starts to bring into the cache what rows some way ahead will look at; what it fetches decides nothing."""
+    entities, rows = limits[ENTITIES], B_VALUES + limits[NUMBERS]
+    mask = table.shape[0] - 1
+    if i + FAR < n:
+        _fetch(table, _home(batch[i + FAR, B_KEY], mask))
+        for entity in range(entities):
+            _fetch(meta, batch[i + FAR, rows + entity] * meta.shape[1])
+    if i + NEAR >= n:
+        return
+    slot = table[_home(batch[i + NEAR, B_KEY], mask)]
+    if slot >= 0:
+        _fetch(ring, np.int64(slot) * ring.shape[1])
+    for entity in range(entities):
+        row = batch[i + NEAR, rows + entity]
+        first, stride, length = meta[row, M_OFFSET] + meta[row, M_START], meta[row, M_CAPACITY], meta[row, M_LENGTH]
+        for j in range(limits[PER_ENTITY + AN_ENTITY * entity + WIDTH]):
+            low = first + j * stride
+            for at in range(low if reads[entity, j] else low + length, low + length, LINE):
+                _fetch(arena, at)
+            _fetch(arena, low + length)
+
+
+@_compiled
 def process(
-    codes, params, frames, carries, limits, batch, i, n, out, status, meta, arena, table, ring, features, head, work
-):
+    codes, params, frames, tallies, carries, limits, reads, batch, i, n, out, status,
+    meta, arena, table, ring, features, head, registers, scratch,
+):  # fmt: skip
     """Applies batch rows `i` to `n` in order.
 
     Args:
-        codes, params, frames, carries, limits: the domain's program.
+        codes, params, frames, tallies, carries, limits, reads: the domain's program.
         batch: int64 [n, 4 + numbers + entities]: key, ts_ms, is-a-label, label (-1: none), quanta, entity rows.
         out: float32 [n, F], written for events.
         status: uint8 [n], written: what became of the row.
         meta, arena, table, ring, features, head: the state.
-        work: float64 [F], scratch.
+        registers, scratch: float64 [F] and int64 [4 E + 2 W + T + F], overwritten.
 
     Returns:
         `(n, DONE)`, or the row that needs a part of the state enlarged first, and which; that row has changed nothing.
     """
     entities, numbers = limits[ENTITIES], limits[NUMBERS]
-    floors, lows, highs = np.empty(entities, np.int64), np.empty(entities, np.int64), np.empty(entities, np.int64)
-    bounds = np.empty((frames.shape[0], 2), np.int64)
+    floors, lows = scratch[:entities], scratch[entities : 2 * entities]
+    highs, strides = scratch[2 * entities : 3 * entities], scratch[3 * entities : 4 * entities]
+    tally = 4 * entities + 2 * frames.shape[0]
+    bounds = scratch[4 * entities : tally].reshape(frames.shape[0], 2)
+    tallied, counts = scratch[tally : tally + tallies.shape[0]], scratch[tally + tallies.shape[0] :]
     while i < n:
         need = _remember_room(limits, table, ring, features, head)
         if need != DONE:
             return i, need
+        _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring)
         if batch[i, B_IS_LABEL] == 1:
             status[i] = _apply_label(limits, batch, i, meta, arena, table, ring, head)
             i += 1
             continue
         key, ts = batch[i, B_KEY], batch[i, B_TS]
         at = _find(table, ring, key)
-        known = at >= 0 and ring[table[at], R_WAITS] == 0
+        known = at >= 0 and not ring[table[at], R_MOMENT] & WAITS
         if known and _has_features(ring, head, table[at]):
             for f in range(codes.shape[0]):
                 out[i, f] = features[table[at] & (features.shape[0] - 1), f]
@@ -552,30 +701,28 @@ def process(
             continue
         outcome = NEW
         for entity in range(entities):
-            row = batch[i, B_VALUES + numbers + entity]
-            cutoff = max(ts, meta[row, M_NEWEST]) - limits[PER_ENTITY + 2 * entity]
-            if not _room(meta, row, arena, head, cutoff):
+            row, limit = batch[i, B_VALUES + numbers + entity], PER_ENTITY + AN_ENTITY * entity
+            cutoff = max(ts, meta[row, M_NEWEST]) - limits[limit + KEEP_MS]
+            if not _room(meta, row, limits[limit + WIDTH], arena, head, cutoff):
                 return i, GROW_ARENA
         for entity in range(entities):
             row = batch[i, B_VALUES + numbers + entity]
             newest = max(ts, meta[row, M_NEWEST])
-            floors[entity] = newest - limits[PER_ENTITY + 2 * entity]
-            lows[entity] = meta[row, M_OFFSET] + meta[row, M_START]
+            floors[entity] = newest - limits[PER_ENTITY + AN_ENTITY * entity + KEEP_MS]
+            lows[entity], strides[entity] = meta[row, M_OFFSET] + meta[row, M_START], meta[row, M_CAPACITY]
             end = lows[entity] + meta[row, M_LENGTH]
             highs[entity] = _after(arena, lows[entity], end, ts)
             if ts <= newest - limits[GRACE_MS]:
                 outcome = max(outcome, TOO_LATE)
             elif highs[entity] < end:
                 outcome = max(outcome, LATE)
-            j = highs[entity] - 1
-            while j >= lows[entity] and arena[TS, j] == ts:  # counted before, but no longer remembered
-                if arena[KEY, j] == key:
-                    known = True
-                    highs[entity] = j
-                    break
-                j -= 1
+            counted = _record(arena, lows[entity], highs[entity] - 1, strides[entity], ts, key)
+            if counted >= 0:  # but no longer remembered
+                known = True
+                highs[entity] = counted
         _frames(frames, floors, lows, highs, arena, ts, bounds)
-        _compute(codes, params, batch, i, arena, bounds, work, out)
+        _tally(tallies, frames, bounds, strides, arena, tallied)
+        _compute(codes, params, frames, batch, i, arena, bounds, strides, tallied, counts, registers, out)
         if known:
             status[i] = RECOMPUTED
             i += 1
@@ -583,22 +730,24 @@ def process(
         label = batch[i, B_LABEL]
         head[H_NEWEST] = max(head[H_NEWEST], ts)
         if at >= 0:
-            slot = table[at]
-            label = ring[slot, R_LABEL]
+            slot = np.int64(table[at])
+            label = (ring[slot, R_MOMENT] & LABEL_BITS) - 1
         else:
             slot = head[H_RING_TAIL] & (ring.shape[0] - 1)
             table[-1 - at] = slot
             head[H_RING_TAIL] += 1
-        ring[slot, R_KEY], ring[slot, R_TS], ring[slot, R_LABEL], ring[slot, R_WAITS] = key, ts, label, 0
+        ring[slot, R_KEY], ring[slot, R_MOMENT] = key, (ts << 3) | (label + 1)
         if _has_features(ring, head, slot):
             for f in range(codes.shape[0]):
                 features[slot & (features.shape[0] - 1), f] = out[i, f]
         for entity in range(entities):
-            row = batch[i, B_VALUES + numbers + entity]
+            row, limit = batch[i, B_VALUES + numbers + entity], PER_ENTITY + AN_ENTITY * entity
             ring[slot, R_ROWS + entity] = row
             if ts > meta[row, M_NEWEST] - limits[GRACE_MS]:
-                most = limits[PER_ENTITY + 2 * entity + 1]
-                _insert(meta, row, arena, highs[entity], most, batch, i, numbers, label, carries[entity], work)
+                width, most = limits[limit + WIDTH], limits[limit + MOST_RECORDS]
+                _insert(
+                    meta, row, width, arena, highs[entity], most, batch, i, numbers, label, carries[entity], registers
+                )
         status[i] = outcome
         i += 1
     return n, DONE

@@ -34,7 +34,7 @@ from vigil.settings import Settings
 
 log = logging.getLogger("vigil.features")
 
-_MAGIC = b"VIGILST1"
+_MAGIC = b"VIGILST2"  # the last digit counts the layouts of the arrays
 _ENTRY = struct.Struct("<IIQ")  # rows, bytes of new keys, checksum of both parts
 
 
@@ -199,10 +199,13 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
         the number of the first journal to apply on top.
 
     Raises:
-        StateError: where the file is damaged or of another domain or feature spec.
+        StateError: where the file is damaged, of another layout, domain or feature spec.
     """
     with open(path, "rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b"")
+    if data[:7] == _MAGIC[:7] and data[:8] != _MAGIC:
+        came, wanted = bytes(data[7:8]).decode("latin-1"), _MAGIC[7:].decode()
+        raise StateError(f"{path} has layout {came}, wanted {wanted}: make it anew with vigil train")
     if data[:8] != _MAGIC or xxh3_64(data[:-8]).digest() != data[-8:]:
         raise StateError(f"{path} is damaged (its checksum does not match); restore it from a backup or remove it")
     size = struct.unpack_from("<Q", data, 8)[0]

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vigil.domains.schema import Feedback, Schema, key_of
+from vigil.domains.schema import Feedback, Schema, key_of, keys_of
 from vigil.domains.spec import Domain, quantise
 from vigil.features import kernel
 from vigil.features.history import History
-from vigil.features.program import PER_ENTITY, compile_features
+from vigil.features.program import KEEP_MS, WIDTH, compile_features
 
 CHUNK = 65_536  # rows of a history between two reports of progress
+FEW = 32  # events that are packed one by one: arrays cost more than they save
 NEVER = -(1 << 62)
 
 Features = npt.NDArray[np.float32]
@@ -42,6 +43,7 @@ class MemoryStore:
         self.schema = Schema(domain)
         self.journal = journal
         self._program = compile_features(domain)
+        self._names = tuple(entity.name for entity in domain.entities)
         self._entities = len(domain.entities)
         self._numbers = len(domain.numbers)
         self.columns = kernel.B_VALUES + self._numbers + self._entities
@@ -49,14 +51,15 @@ class MemoryStore:
         self.new_keys: list[tuple[int, str]] = []
         self.count = 0
         self.meta = _fresh_meta(1024)
-        self.arena = np.zeros((self._program.width, 1 << 14), np.int64)
+        self.arena = np.zeros(1 << 16, np.int64)
         self.ring = np.zeros((1 << 12, kernel.R_ROWS + self._entities), np.int64)
         self.table = np.full(1 << 13, -1, np.int32)
         self.features = np.zeros((1 << 12, len(domain.features)), np.float32)
         self.head = np.zeros(kernel.H_SIZE, np.int64)
         self.head[kernel.H_FREE :] = -1
         self.head[kernel.H_NEWEST] = 0
-        self._work = np.zeros(len(domain.features), np.float64)
+        self._registers = np.zeros(len(domain.features), np.float64)
+        self._scratch = np.zeros(self._program.scratch, np.int64)
 
     def apply(self, events: Sequence[Any]) -> tuple[Features, Status]:
         """Features of live events, which then count for those after them.
@@ -70,16 +73,33 @@ class MemoryStore:
         Raises:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
         """
-        return self.run(np.array(self.pack(events), np.int64))
+        return self.run(self.pack(events))
 
-    def pack(self, events: Sequence[Any]) -> list[list[int]]:
-        """Events as rows for :meth:`run`; nothing counts before that.
+    def pack(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
+        """Events as rows for :meth:`run`, int64 [n, columns]; nothing counts before that.
 
         Raises:
             InvalidEvent: for a value that cannot be.
         """
-        packed = [self.schema.row(event) for event in events]
-        return [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]
+        if len(events) < FEW:
+            packed = [self.schema.row(event) for event in events]
+            listed = [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]
+            return np.array(listed, np.int64).reshape(len(events), self.columns)
+        batch = np.empty((len(events), self.columns), np.int64)
+        batch[:, [kernel.B_KEY, kernel.B_TS, *range(kernel.B_VALUES, kernel.B_VALUES + self._numbers)]] = (
+            self.schema.columns(events)
+        )
+        batch[:, kernel.B_IS_LABEL], batch[:, kernel.B_LABEL] = 0, -1
+        found = [self._known(e, [getattr(event, name) for event in events]) for e, name in enumerate(self._names)]
+        missing = {i for rows in found if None in rows for i, row in enumerate(rows) if row is None}
+        if missing:
+            checked = {i: self.schema.row(events[i])[1] for i in sorted(missing)}
+            for i, keys in checked.items():
+                for rows, row in zip(found, self._rows_of(keys), strict=True):
+                    rows[i] = row
+        for e, rows in enumerate(found):
+            batch[:, kernel.B_VALUES + self._numbers + e] = np.array(rows, np.int64)
+        return batch
 
     def feedback(self, labels: Iterable[Feedback]) -> Status:
         """Takes the true labels of events.
@@ -107,7 +127,7 @@ class MemoryStore:
         out = np.empty((len(batch), len(self.domain.features)), np.float32)
         for start in range(0, len(batch), CHUNK):
             part = batch[start : start + CHUNK]
-            out[start : start + CHUNK] = self.run(part)[0]
+            self.run(part, out[start : start + CHUNK])
             if progress:
                 progress(start + len(part))
         return out
@@ -115,27 +135,33 @@ class MemoryStore:
     def batch_of(self, history: History) -> npt.NDArray[np.int64]:
         """A history as rows for the kernel, int64 [n, columns]."""
         batch = np.zeros((len(history.ts_ms), self.columns), np.int64)
-        batch[:, kernel.B_KEY] = np.fromiter(map(key_of, history.event_ids.tolist()), np.int64, len(batch))
+        batch[:, kernel.B_KEY] = keys_of(history.event_ids.tolist())
         batch[:, kernel.B_TS] = history.ts_ms
         batch[:, kernel.B_LABEL] = history.labels
         for j, number in enumerate(self.domain.numbers):
             batch[:, kernel.B_VALUES + j] = quantise(history.numbers[number.name], number)
         for e, entity in enumerate(self.domain.entities):
-            distinct, codes = np.unique(history.keys[entity.name], return_inverse=True)
-            rows = [self._row_of(e, str(key)) for key in distinct.tolist()]
-            batch[:, kernel.B_VALUES + self._numbers + e] = np.array(rows, np.int64)[codes]
+            batch[:, kernel.B_VALUES + self._numbers + e] = self._rows_of_column(e, history.keys[entity.name])
         return batch
 
-    def run(self, batch: npt.NDArray[np.int64]) -> tuple[Features, Status]:
-        """Runs the kernel over rows whose entities are known, enlarging the state where it asks for it."""
+    def run(self, batch: npt.NDArray[np.int64], out: Features | None = None) -> tuple[Features, Status]:
+        """Runs the kernel over rows whose entities are known, enlarging the state where it asks for it.
+
+        Args:
+            batch: as from :meth:`pack` or :meth:`batch_of`.
+            out: float32 [n, F], where the features go; None: a new array.
+        """
         if self.count > len(self.meta):
             self.meta = _enlarged(self.meta, _fresh_meta(max(self.count, 2 * len(self.meta))))
         p, n, i = self._program, len(batch), 0
-        out, status = np.empty((n, len(self.domain.features)), np.float32), np.empty(n, np.uint8)
+        status = np.empty(n, np.uint8)
+        if out is None:
+            out = np.empty((n, len(self.domain.features)), np.float32)
         while True:
             i, need = kernel.process(
-                p.codes, p.params, p.frames, p.carries, p.limits, batch, i, n, out, status,
-                self.meta, self.arena, self.table, self.ring, self.features, self.head, self._work,
+                p.codes, p.params, p.frames, p.tallies, p.carries, p.limits, p.reads, batch, i, n, out, status,
+                self.meta, self.arena, self.table, self.ring, self.features, self.head, self._registers,
+                self._scratch,
             )  # fmt: skip
             if need == kernel.DONE:
                 break
@@ -144,6 +170,19 @@ class MemoryStore:
             self.journal(batch, self.new_keys)
             self.new_keys.clear()
         return out, status
+
+    def _rows_of_column(self, entity: int, keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if keys.dtype == np.int64:
+            distinct, codes = np.unique(keys, return_inverse=True)
+            return np.array([self._row_of(entity, str(key)) for key in distinct.tolist()], np.int64)[codes]
+        listed = keys.tolist()  # sorting strings would take seconds
+        rows = {key: self._row_of(entity, str(key)) for key in dict.fromkeys(listed)}
+        return np.fromiter(map(rows.__getitem__, listed), np.int64, len(keys))
+
+    def _known(self, entity: int, keys: Sequence[str | int]) -> list[int | None]:
+        """The row of each key, None of one not seen before (or of one integer among strings)."""
+        texts = keys if isinstance(keys[0], str) else map(str, keys)
+        return list(map(self.rows[entity].get, texts))  # type: ignore[arg-type]
 
     def _rows_of(self, keys: Sequence[str]) -> list[int]:
         return [self._row_of(e, key) for e, key in enumerate(keys)]
@@ -165,19 +204,20 @@ class MemoryStore:
     def compacted(self) -> dict[str, npt.NDArray[Any]]:
         """The state's arrays without what its windows no longer see: what a snapshot holds."""
         meta = self.meta[: self.count]
-        keep = np.zeros(self.count, np.int64)
+        keep, widths = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64)
         for e, rows in enumerate(self.rows):
-            keep[list(rows.values())] = self._program.limits[PER_ENTITY + 2 * e]
+            mine = np.fromiter(rows.values(), np.int64, len(rows))
+            keep[mine], widths[mine] = self._program.limit(e, KEEP_MS), self._program.limit(e, WIDTH)
         cutoffs = meta[:, kernel.M_NEWEST] - keep
         new_meta = np.zeros_like(meta)
-        room = 2 * int(meta[:, kernel.M_LENGTH].sum()) + 4 * self.count
-        arena = np.zeros((len(self.arena), room), np.int64)
-        used = kernel.compact(meta, self.arena, cutoffs, new_meta, arena)
+        room = int(((3 * meta[:, kernel.M_LENGTH] // 2 + 3) * widths + 16).sum())
+        arena = np.zeros(room, np.int64)
+        used = kernel.compact(meta, widths, self.arena, cutoffs, new_meta, arena)
         head = self.head.copy()
         head[kernel.H_TAIL], head[kernel.H_FREE :] = used, -1
         return {
             "meta": new_meta,
-            "arena": arena[:, :used],
+            "arena": arena[:used],
             "ring": self.ring,
             "features": self.features,
             "head": head,
@@ -224,8 +264,8 @@ class MemoryStore:
 
 def _roomier(arena: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     # Zeroed memory takes no room before it is written to, and moving house stops the service: move seldom.
-    larger = np.zeros((len(arena), arena.shape[1] * 4), np.int64)
-    larger[:, : arena.shape[1]] = arena
+    larger = np.zeros(max(len(arena), 1 << 14) * 4, np.int64)
+    larger[: len(arena)] = arena
     return larger
 
 

@@ -34,7 +34,7 @@ from loadtest.overload import overload
 from loadtest.paced import paced
 from loadtest.served import LOCALHOST, ROOT, Served
 from loadtest.usage import memory_mb
-from loadtest.wires import GrpcUnary, Http1
+from loadtest.wires import Http1
 from loadtest.wrk import JSON, Load, wrk
 from vigil import domains
 from vigil.errors import InvalidInput, VigilError
@@ -56,6 +56,9 @@ request = function()
     run, n, math.random(5000), math.random(10000), math.random(200)))
 end
 """
+# A whole number of milliseconds, right in the mean.
+PAUSES = "delay = function() return math.floor({pause_ms} * 2 * math.random() + math.random()) end"
+TRIES = 6
 Lines = Iterator[tuple[str, str]]
 
 
@@ -151,29 +154,30 @@ def streams(trial: Trial) -> Lines:
 
 
 def tail(trial: Trial) -> Lines:
-    """Latency at a constant rate of arrivals of 70% of the peak, over HTTP and gRPC."""
+    """Latency at 70% of its own peak: over HTTP by callers who pause, over gRPC by fewer callers."""
     row = example_row()
     with trial.vigil() as service:
         ports = Ports(service.port, service.grpc_port, 0)
-        body, call = json.dumps(oip(row)).encode(), message(row).SerializeToString()
-        ways = (
-            ("HTTP", Http(), service.port, partial(Http1, service.address, INFER, JSON, body)),
-            ("gRPC", Grpc(), service.grpc_port, partial(GrpcUnary, service.grpc_address, MODEL_INFER, call)),
-        )
-        for name, way, port, wire in ways:
-            peak = way.load(ports, row, trial.folder, trial.seconds, 64)
-            rate = peak.requests_per_s * SHARE_OF_PEAK
-            run = paced(wire, LOCALHOST, port, rate, trial.seconds)
-            what = (
-                f"{name}, a row a request, arrivals at {SHARE_OF_PEAK:.0%} of its peak of {peak.requests_per_s:,.0f}/s"
-            )
-            yield what, arrived(run)
+        peak = Http().load(ports, row, trial.folder, trial.seconds, 64).requests_per_s
+        load = paused(service.url + INFER, json.dumps(oip(row)), trial, SHARE_OF_PEAK * peak)
+        what = f"HTTP, a row a request, 64 connections that pause by chance, at {load.requests_per_s / peak:.0%}"
+        yield f"{what} of its peak of {peak:,.0f}/s", shown(load)
+        peak = Grpc().load(ports, row, trial.folder, trial.seconds, 64).requests_per_s
+        for calls in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48):
+            load = Grpc().load(ports, row, trial.folder, trial.seconds, calls)
+            if load.requests_per_s >= SHARE_OF_PEAK * peak:
+                break
+        what = f"gRPC, a row a call, {calls} calls under way, at {load.requests_per_s / peak:.0%}"
+        yield f"{what} of its peak of {peak:,.0f}/s", shown(load)
 
 
-def arrived(run: Outcome) -> str:
-    """A run at a constant rate."""
-    kept = f"{run.good_per_s:,.0f}/s answered, {run.refused_per_s:,.0f}/s refused, {run.failed_per_s:,.0f}/s failed"
-    return f"p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms; {kept}"
+def paused(url: str, body: str, trial: Trial, rate_per_s: float, connections: int = 64) -> Load:
+    """Load at about a rate: each caller pauses before each request, by chance between nothing and twice the mean."""
+    pause_ms, cycle_ms = 0.0, connections * 1e3 / rate_per_s
+    for _ in range(TRIES):
+        load = wrk(url, body, trial.folder, 1, connections, JSON, PAUSES.replace("{pause_ms}", str(pause_ms)))
+        pause_ms = max(0.0, pause_ms + cycle_ms - connections * 1e3 / load.requests_per_s)
+    return wrk(url, body, trial.folder, trial.seconds, connections, JSON, PAUSES.replace("{pause_ms}", str(pause_ms)))
 
 
 def kill(trial: Trial) -> Lines:

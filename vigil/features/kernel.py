@@ -699,7 +699,7 @@ def process(
             status[i] = REPEAT
             i += 1
             continue
-        outcome = NEW
+        outcome, held, lacking = NEW, 0, False
         for entity in range(entities):
             row, limit = batch[i, B_VALUES + numbers + entity], PER_ENTITY + AN_ENTITY * entity
             cutoff = max(ts, meta[row, M_NEWEST]) - limits[limit + KEEP_MS]
@@ -718,12 +718,14 @@ def process(
                 outcome = max(outcome, LATE)
             counted = _record(arena, lows[entity], highs[entity] - 1, strides[entity], ts, key)
             if counted >= 0:  # but no longer remembered
-                known = True
+                held |= 1 << entity
                 highs[entity] = counted
+            elif ts > meta[row, M_NEWEST] - limits[GRACE_MS]:
+                lacking = True
         _frames(frames, floors, lows, highs, arena, ts, bounds)
         _tally(tallies, frames, bounds, strides, arena, tallied)
         _compute(codes, params, frames, batch, i, arena, bounds, strides, tallied, counts, registers, out)
-        if known:
+        if known or (held and not lacking):  # held by some and lacking in others: half written, to be completed
             status[i] = RECOMPUTED
             i += 1
             continue
@@ -743,7 +745,7 @@ def process(
         for entity in range(entities):
             row, limit = batch[i, B_VALUES + numbers + entity], PER_ENTITY + AN_ENTITY * entity
             ring[slot, R_ROWS + entity] = row
-            if ts > meta[row, M_NEWEST] - limits[GRACE_MS]:
+            if not (held >> entity) & 1 and ts > meta[row, M_NEWEST] - limits[GRACE_MS]:
                 width, most = limits[limit + WIDTH], limits[limit + MOST_RECORDS]
                 _insert(
                     meta, row, width, arena, highs[entity], most, batch, i, numbers, label, carries[entity], registers

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vigil.errors import ConfigError, shown
 
 PREFIX = "VIGIL_"
+MEMORY = "memory:"
 
 
 class Settings(BaseModel):
@@ -20,8 +21,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     state_dir: Path = Field(default=Path("state"), description="where feature state, reports and locks live")
-    state_url: Annotated[str, Field(pattern=r"^memory:$")] = Field(
-        default="memory:", description="feature state: memory: (one process, snapshot in VIGIL_STATE_DIR)"
+    state_url: Annotated[str, Field(pattern=r"^(memory:|rediss?(\+cluster)?://\S+)$")] = Field(
+        default=MEMORY,
+        description="feature state: memory: (one process, snapshot in VIGIL_STATE_DIR), or shared by any number: "
+        "redis://, redis+cluster://, with TLS rediss://, rediss+cluster://",
+    )
+    state_timeout_ms: int = Field(
+        default=250,
+        ge=1,
+        description="longest wait of a round trip to shared feature state; then rules answer, degraded",
     )
     domains: str = Field(
         default="", description="comma-separated domains to serve (shipped names or importable modules); all shipped"

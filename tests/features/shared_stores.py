@@ -1,0 +1,57 @@
+"""Shared stores for tests: on servers emptied first, and on a connection that is cut on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from loadtest.valkey import Valkey, ValkeyCluster
+from tests.features.every_feature import DOMAIN
+from vigil.domains.spec import Domain
+from vigil.errors import Unavailable
+from vigil.features import kernel
+from vigil.features.link import Command, Link
+from vigil.features.shared import SharedStore
+from vigil.features.store import MemoryStore
+
+TIMEOUT_MS = 5000
+Servers = Valkey | ValkeyCluster
+
+
+class CutLink(Link):
+    """A connection that is lost after so many more commands (`after`) have reached their servers."""
+
+    after: int | None = None
+
+    def call(self, commands: Sequence[Command]) -> list[Any]:
+        if self.after is None:
+            return super().call(commands)
+        passed, self.after = commands[: self.after], max(0, self.after - len(commands))
+        answers = super().call(passed)
+        if len(passed) < len(commands):
+            raise Unavailable("cut")
+        return answers
+
+
+def emptied(servers: Servers) -> str:
+    """Removes all that the servers hold; their address."""
+    for node in servers.nodes if isinstance(servers, ValkeyCluster) else [servers]:
+        with node.client() as client:
+            client.flushall()
+    return servers.url
+
+
+def store_at(url: str, domain: Domain = DOMAIN) -> SharedStore:
+    return SharedStore(domain, CutLink(url, TIMEOUT_MS), TIMEOUT_MS)
+
+
+def records(store: MemoryStore | SharedStore, entity: int, key: str) -> list[tuple[int, ...]]:
+    """What an entity holds of events: (ts_ms, tag, number) of each, sorted."""
+    if isinstance(store, SharedStore):
+        store._fetch([(entity, key)], [])
+        store = store._loaded.store
+    row = store.rows[entity][key]
+    first = int(store.meta[row, kernel.M_OFFSET] + store.meta[row, kernel.M_START])
+    stride = int(store.meta[row, kernel.M_CAPACITY])
+    columns = [store.arena[first + j * stride :][: int(store.meta[row, kernel.M_LENGTH])].tolist() for j in range(3)]
+    return sorted(zip(*columns, strict=True))

@@ -1,0 +1,271 @@
+"""The connection to a Redis or Valkey server, or to all masters of a cluster; bounded in time, back by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import ConnectionPool, parse_url
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.retry import Retry
+
+from vigil.errors import ConfigError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+BUCKETS = 128  # keys of one bucket lie together; a cluster spreads by bucket
+PROBE_S = 0.1
+CLUSTER = "+cluster"
+_MOVED = (MovedError, AskError, TryAgainError)
+T = TypeVar("T")
+Command = tuple[int, tuple[bytes | str | int, ...]]  # bucket, words
+
+
+class Again(Exception):
+    """The commands did not all run for a reason that is gone now; to run them again is for who knows how."""
+
+
+class Pending(NamedTuple):
+    """Commands on their way: connections with the places of their answers, and how many these are."""
+
+    opened: list[tuple[ConnectionPool, Any, list[int]]]
+    answers: int
+
+
+class Link:
+    """Sends commands and waits for their answers, never longer than the bound, and not at all while nobody answers.
+
+    After a failure every call is refused at once while a thread asks for the server ten times a second; once it
+    answers, calls go through again.
+
+    Args:
+        url: redis://, rediss:// (TLS), redis+cluster:// or rediss+cluster://, as redis-py takes them.
+        timeout_ms: the bound of one round trip, and of a connect.
+    """
+
+    def __init__(self, url: str, timeout_ms: int) -> None:
+        scheme, rest = url.split("://", 1)
+        self.cluster = scheme.endswith(CLUSTER)
+        self._url = scheme.removesuffix(CLUSTER) + "://" + rest
+        self.shown = shown(url)
+        self._timeout_s = timeout_ms / 1000
+        self.problem = ""
+        self.changed: Callable[[], object] = lambda: None  # called, in any thread, when `problem` has changed
+        self._closed = threading.Event()
+        self._prober: threading.Thread | None = None
+        self._guard = threading.Lock()
+        self._scripts: list[str] = []
+        self.round_trips = 0
+        try:
+            self._options: dict[str, Any] = parse_url(self._url)
+        except ValueError as failure:
+            raise ConfigError(f"VIGIL_STATE_URL={self.shown}: {failure}") from None
+        self._options.update(
+            socket_timeout=self._timeout_s,
+            socket_connect_timeout=self._timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        self._one: ConnectionPool | None = None
+        self._many: RedisCluster | None = None
+        if not self.cluster:
+            self._one = ConnectionPool(**self._options)
+
+    def group(self, bucket: int) -> int:
+        """Buckets of one group may share a command."""
+        return bucket if self.cluster else 0
+
+    def call(self, commands: Sequence[Command]) -> list[Any]:
+        """Runs commands in one round trip: to all servers concerned at the same time.
+
+        Returns:
+            an answer each.
+
+        Raises:
+            Unavailable: where a server is away or does not answer in time; what it did is not known then.
+            Again: where slots have moved or a script had to be loaded.
+        """
+        return self.bounded(lambda: self._finish(self._begin(commands)))
+
+    def bounded(self, work: Callable[[], T]) -> T:
+        """Does `work` with the servers, refused and failing as :meth:`call`."""
+        if self.problem:
+            raise Unavailable(self.problem)
+        try:
+            return work()
+        except RedisError as failure:
+            raise self._failed(failure) from None
+
+    def open(self) -> None:
+        """Asks for the servers and loads the scripts; where they are away, that goes on until they answer."""
+        try:
+            self._load_scripts()
+        except RedisError as failure:
+            self._failed(failure)
+
+    def script(self, source: str) -> str:
+        """The name to call a Lua script by."""
+        self._scripts.append(source)
+        return hashlib.sha1(source.encode()).hexdigest()
+
+    def masters(self) -> list[ConnectionPool]:
+        """Connections to each server that holds keys."""
+        if self._one is not None:
+            return [self._one]
+        if self._many is None:
+            self._many = self._topology()
+        return [node.redis_connection.connection_pool for node in self._many.get_primaries() if node.redis_connection]
+
+    def close(self) -> None:
+        """Ends the connections and the thread."""
+        self._closed.set()
+        if prober := self._prober:
+            prober.join()
+        if self._one:
+            self._one.disconnect()
+        if self._many:
+            self._many.close()
+
+    def _topology(self) -> RedisCluster:
+        options = {name: value for name, value in self._options.items() if name not in ("connection_class", "db")}
+        if self._url.startswith("rediss"):
+            options["ssl"] = True
+        host, port = options.pop("host", "127.0.0.1"), options.pop("port", 6379)
+        return RedisCluster(startup_nodes=[ClusterNode(host, port)], **options)
+
+    def _pool(self, bucket: int) -> ConnectionPool:
+        if self._one is not None:
+            return self._one
+        if self._many is None:
+            self._many = self._topology()
+        node = self._many.nodes_manager.get_node_from_slot(SLOTS[bucket])
+        pool: ConnectionPool = self._many.get_redis_connection(node).connection_pool
+        return pool
+
+    def begin(self, commands: Sequence[Command]) -> Pending:
+        """Sends commands; :meth:`finish` waits for their answers. Raises as :meth:`call`."""
+        return self.bounded(lambda: self._begin(commands))
+
+    def finish(self, pending: Pending) -> list[Any]:
+        """The answers of what :meth:`begin` has sent. Raises as :meth:`call`."""
+        return self.bounded(lambda: self._finish(pending))
+
+    def abandon(self, pending: Pending) -> None:
+        """Gives up waiting for answers."""
+        for pool, connection, _ in pending.opened:
+            connection.disconnect()
+            pool.release(connection)
+        pending.opened.clear()
+
+    def _begin(self, commands: Sequence[Command]) -> Pending:
+        parts: dict[ConnectionPool, list[int]] = {}
+        for i, (bucket, _) in enumerate(commands):
+            parts.setdefault(self._pool(bucket), []).append(i)
+        pending = Pending([], len(commands))
+        try:
+            for pool, indices in parts.items():
+                connection = pool.get_connection()
+                pending.opened.append((pool, connection, indices))
+                connection.send_packed_command(connection.pack_commands([commands[i][1] for i in indices]))
+        except BaseException:
+            self.abandon(pending)
+            raise
+        return pending
+
+    def _finish(self, pending: Pending) -> list[Any]:
+        answers: list[Any] = [None] * pending.answers
+        try:
+            for _, connection, indices in pending.opened:
+                for i in indices:
+                    answers[i] = _read(connection)
+        except BaseException:
+            self.abandon(pending)
+            raise
+        for pool, connection, _ in pending.opened:
+            pool.release(connection)
+        self.round_trips += 1
+        self._raise_of(answers)
+        return answers
+
+    def _raise_of(self, answers: Sequence[Any]) -> None:
+        failures = [answer for answer in answers if isinstance(answer, ResponseError)]
+        for failure in failures:
+            if isinstance(failure, NoScriptError):
+                self._load_scripts()
+                raise Again
+            if isinstance(failure, _MOVED) and self._many is not None:
+                self._many.nodes_manager.initialize()
+                raise Again
+        if failures:
+            raise failures[0]
+
+    def _load_scripts(self) -> None:
+        for pool in self.masters():
+            for source in self._scripts:
+                redis.Redis(connection_pool=pool).script_load(source)
+
+    def _failed(self, failure: Exception) -> Unavailable:
+        with self._guard:
+            self.problem = problem = f"feature state {self.shown} is away: {type(failure).__name__}: {failure}"
+            first = self._prober is None
+            if first:
+                logger.error("%s", problem)
+                self._prober = threading.Thread(target=self._probe, name="vigil-state-probe", daemon=True)
+                self._prober.start()
+        if first:
+            self.changed()
+        return Unavailable(problem)
+
+    def _probe(self) -> None:
+        while not self._closed.wait(PROBE_S):
+            try:
+                if self.cluster:
+                    found = self._topology()
+                    old, self._many = self._many, found
+                    if old:
+                        old.close()
+                for pool in self.masters():
+                    client = redis.Redis(connection_pool=pool)
+                    client.ping()
+                    if self.cluster and client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                        raise ClusterDownError("cluster_state is not ok")
+            except (RedisError, OSError) as failure:
+                logger.debug("still away: %s", failure)
+                continue
+            with self._guard:
+                self.problem, self._prober = "", None
+            logger.warning("feature state %s is back", self.shown)
+            self.changed()
+            return
+
+
+def shown(url: str) -> str:
+    """An address without its password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _read(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as failure:
+        return failure
+
+
+SLOTS = [key_slot(str(bucket).encode()) for bucket in range(BUCKETS)]

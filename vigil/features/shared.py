@@ -1,0 +1,327 @@
+"""The shared store: a domain's feature state in Redis, Valkey or a cluster of them, for any number of processes.
+
+One kernel computes, here; the server keeps bytes and guards them. An entity is a log of its records
+(`log.py`), an event is what is remembered of it: label, time, entities and the features it was answered with.
+Entities stay loaded in the process that used them, so a micro-batch of events commonly is one round trip: the
+commit (`commit.py`), which looks whether all logs still have the versions the features were computed from and
+none of the events is known, and only then writes. Where something has changed, nothing is written by that
+command; what was touched is loaded anew and computed again.
+
+**Exactly once.** On one server a micro-batch is one script: all of it counts or nothing. On a cluster the keys of
+an event lie on several servers, so a commit is a command for each bucket of keys, in stages: the logs of the first
+entity, of the second (whose records may carry features of the first), ..., last what is remembered. What may
+happen in between, and why each event still counts once with each of its entities:
+
+- Every command is a compare-and-set of its own keys, so no update of a log is lost.
+- A record is in a log with its event's key. Whoever applies an event first sees which of its entities hold it and
+  writes only to those that do not (the kernel does the same with what it holds), so an event that was half written,
+  or whose answer got lost, is completed by its retry and counted nowhere twice.
+- An event is remembered only when all its logs hold it. So "remembered" means complete, and an event that is not
+  remembered is looked for in the logs. Two that write one event at the same time meet at the first log: one is
+  stale there, loads the other's record and goes on with what is missing; the first to be remembered gives the answer.
+- Carried values come from features that are final: a stage begins when the one before it has passed.
+- A label is appended to the logs first and then put with the event, under a check of the label it replaces; who
+  loses that race appends again. A label that comes while its event is on its way makes the last stage stale, and
+  the event is gone through again with the label.
+
+A completed event is computed from the records as they are then: like any event that comes late, within the grace it
+gets what it would have got in time. So after all retries both hold every event once, and on one server every answer
+is that of some order of the events. On a cluster the answer is so for each entity on its own: two events of the same
+two entities, written by two processes at the same instant, may be ordered one way with one entity and the other way
+with the other.
+
+What no window sees any more is left out when a log is written anew, which happens when half of it is not needed.
+A log lives as long after its entity's last event as the longest window looks back, and an event for `feedback_days`;
+then the server drops them.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from vigil.domains.schema import Feedback, Schema, key_of
+from vigil.domains.spec import Domain
+from vigil.errors import Unavailable
+from vigil.features import commit, plan
+from vigil.features.commit import Write
+from vigil.features.link import Again, Command, Link, Pending
+from vigil.features.loaded import REFRESH, Loaded, Remembered, decode
+from vigil.features.plan import Packed
+from vigil.features.store import Features, Status
+from vigil.settings import Settings
+
+MOST_AT_ONCE = 512  # events of one commit: a server does nothing else meanwhile
+FEWEST_AT_ONCE = 16  # of those that others are in the way of
+WARY_FOR = 64  # so many batches look first for what others have changed, after one that met it
+
+
+class SharedState:
+    """A domain's shared store together with its connection. Close it when done.
+
+    Args:
+        domain: whose state.
+        settings: address and bound of time. A server that is away now is no failure: it is asked until it answers.
+
+    Raises:
+        ConfigError: for an address that cannot be.
+    """
+
+    def __init__(self, domain: Domain, settings: Settings) -> None:
+        self.store = SharedStore(domain, Link(settings.state_url, settings.state_timeout_ms), settings.state_timeout_ms)
+        self.store.link.open()
+        self.close = self.store.link.close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Plan(NamedTuple):
+    """Events, the entities they touch, their features and what became of them, and the writes that make it so."""
+
+    packed: Sequence[Packed]
+    touched: list[tuple[int, str]]
+    answer: tuple[Features, Status]
+    stages: list[list[Write]]
+
+
+class SharedStore:
+    """As :class:`vigil.features.store.MemoryStore`, with the state on a server. Any number of threads may use it.
+
+    Args:
+        domain: whose features these are.
+        link: to the server.
+        timeout_ms: how long a batch may take to get through, conflicts with others included.
+    """
+
+    remote = True
+
+    def __init__(self, domain: Domain, link: Link, timeout_ms: int) -> None:
+        self.domain, self.link = domain, link
+        self.schema = Schema(domain)
+        self.conflicts = 0
+        self._timeout_s = timeout_ms / 1000
+        self.prefix = f"vigil:{domain.name}:{domain.spec_hash[:8]}:".encode()
+        self._loaded = Loaded(domain, self.prefix)
+        Loaded(domain, self.prefix).warm()
+        self._guard = threading.Lock()
+        self._script = link.script(commit.SOURCE)
+        refresh_s = self._loaded.refresh_ms / 1000
+        self.log_s = round(refresh_s * (REFRESH + 2) + 86_400)  # a day more: clocks may be ahead
+        self.event_s = max(1, round(domain.feedback_days * 86_400))
+        self._wary = WARY_FOR if link.cluster else 0
+        self._at_once = MOST_AT_ONCE
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be computed now; "" where it can."""
+        return self.link.problem
+
+    def apply(self, events: Sequence[Any]) -> tuple[Features, Status]:
+        """As :meth:`MemoryStore.apply`; more than `MOST_AT_ONCE` events (fewer where others are in the way) in parts.
+
+        Raises:
+            InvalidEvent: for a value that cannot be; then no event of the batch has counted.
+            Unavailable: where the server is away or answers too late; whether events have counted is not
+                known then, and applying them again is safe.
+        """
+        packed = [self.schema.row(event) for event in events]
+        if not packed:
+            return np.empty((0, len(self.domain.features)), np.float32), np.empty(0, np.uint8)
+        with self._guard:
+            if self._loaded.full:
+                self._loaded = Loaded(self.domain, self.prefix)
+            parts = [packed[at : at + self._at_once] for at in range(0, len(packed), self._at_once)]
+            return _joined(self._in_parts(parts))
+
+    def feedback(self, labels: Iterable[Feedback]) -> Status:
+        """As :meth:`MemoryStore.feedback`.
+
+        Raises:
+            Unavailable: as :meth:`apply`.
+        """
+        given = [(key_of(item.event_id), item.label) for item in labels]
+        until_s = time.monotonic() + self._timeout_s
+        with self._guard:
+            while True:
+                begun_s = time.monotonic()
+                try:
+                    remembered = self._fetch([], list(dict.fromkeys(key for key, _ in given)))
+                    status, stages, pairs = plan.labelled(self._loaded, given, remembered)
+                    self._loaded.drop(pairs)
+                    if not any(map(self._commit, self._staged(stages))):
+                        return status
+                except Again:
+                    pass
+                self.conflicts += 1
+                self._step_aside(begun_s, until_s)
+
+    def _in_parts(self, parts: Sequence[Sequence[Packed]]) -> list[tuple[Features, Status]]:
+        """The next part is computed while the server writes the one before, as if that will pass."""
+        if self._wary or len(parts) < 2:
+            return [self._apply(part) for part in parts]
+        done: list[tuple[Features, Status]] = []
+        flying: tuple[Plan, Pending] | None = None
+        try:
+            for part in parts:
+                planned = self._plan(part)
+                if flying:
+                    before, pending = flying
+                    flying = None
+                    if not self._passed(before, pending):
+                        self._loaded.drop(planned.touched)
+                        done.append(self._apply(before.packed))
+                        planned = self._plan(part)
+                    else:
+                        done.append(before.answer)
+                flying = planned, self.link.begin(self._written(planned.stages[0]))
+            if flying:
+                before, pending = flying
+                flying = None
+                done.append(before.answer if self._passed(before, pending) else self._apply(before.packed))
+        except BaseException:
+            if flying:
+                self.link.abandon(flying[1])
+            self._loaded = Loaded(self.domain, self.prefix)
+            raise
+        return done
+
+    def _passed(self, planned: Plan, pending: Pending) -> bool:
+        """Whether a commit on its way has been written; where not, what it touched is dropped."""
+        try:
+            if not any(self.link.finish(pending)):
+                return True
+            self._wary = WARY_FOR
+        except Again:
+            pass
+        self._loaded.drop(planned.touched)
+        return False
+
+    def _apply(self, packed: Sequence[Packed]) -> tuple[Features, Status]:
+        """Applies events together, or where others are in the way, in smaller parts, which get through sooner."""
+        until_s = time.monotonic() + self._timeout_s
+        while True:
+            begun_s, looked = time.monotonic(), self._wary > 0
+            try:
+                planned = self._plan(packed)
+                if not any(map(self._commit, planned.stages)):
+                    self._at_once = min(MOST_AT_ONCE, self._at_once + 1)
+                    return planned.answer
+                self._loaded.drop(planned.touched)
+                self.conflicts += 1
+                self._wary = WARY_FOR
+                if looked and len(packed) > FEWEST_AT_ONCE:
+                    half = (len(packed) + 1) // 2
+                    self._at_once = half
+                    return _joined([self._apply(packed[:half]), self._apply(packed[half:])])
+            except Again:
+                self._loaded.drop(touched(packed))
+            except BaseException:
+                self._loaded.drop(touched(packed))
+                raise
+            self._step_aside(begun_s, until_s)
+
+    def _plan(self, packed: Sequence[Packed]) -> Plan:
+        """What to write for events, with all that has to be read for it."""
+        pairs = touched(packed)
+        events = list(dict.fromkeys(values[0] for values, _ in packed)) if self._wary else []
+        known = self._fetch(pairs, events, check=bool(self._wary))
+        self._wary = max(self._wary - 1, self.link.cluster)
+        features, status, stages = plan.computed(self._loaded, packed, known)
+        return Plan(packed, pairs, (features, status), self._staged(stages))
+
+    def _staged(self, stages: list[list[Write]]) -> list[list[Write]]:
+        """One server takes all stages as one."""
+        return stages if self.link.cluster else [[write for stage in stages for write in stage]]
+
+    def _step_aside(self, begun_s: float, until_s: float) -> None:
+        """Lets others go first: for some part, by chance, of the time a try has taken."""
+        now_s = time.monotonic()
+        if now_s > until_s:
+            raise Unavailable(
+                f"feature state {self.link.shown}: could not be written within {self._timeout_s * 1000:.0f} ms, "
+                "as others kept changing the same entities; try again"
+            )
+        time.sleep(random.random() * (now_s - begun_s))
+
+    def _fetch(
+        self, pairs: Sequence[tuple[int, str]], events: Sequence[int], check: bool = False
+    ) -> dict[int, Remembered]:
+        """Loads the entities that are not loaded; what is remembered of `events`. One round trip, or none.
+
+        Args:
+            pairs: entities (entity, key).
+            events: keys of events.
+            check: loads anew also those whose logs have changed since they were loaded.
+        """
+        loaded = self._loaded
+        rows = {pair: loaded.row(*pair) for pair in pairs}
+        wanted = [pair for pair, row in rows.items() if row is None]
+        names = [loaded.name(*pair) for pair in wanted]
+        keys = [name[1:] for name in names] + [loaded.event_name(key) for key in events]
+        held = [row for row in rows.values() if row is not None] if check else []
+        reads = self._groups([bucket for bucket, _ in keys])
+        checks = self._groups([loaded.names[row].bucket for row in held])
+        if not reads and not checks:
+            return {}
+        commands: list[Command] = [(group, ("MGET", *[keys[i][1] for i in part])) for group, part in reads.items()]
+        for group, part in checks.items():
+            looks = [Write(*loaded.names[held[i]][1:], "k", loaded.versions[held[i]], b"", -1) for i in part]
+            commands.append((group, commit.command(self._script, looks, self.log_s, self.event_s)))
+        answers = self.link.call(commands)
+        found: list[bytes | None] = [None] * len(keys)
+        for part, values in zip(reads.values(), answers, strict=False):
+            for i, value in zip(part, values, strict=True):
+                found[i] = value
+        if wanted:
+            loaded.load(wanted, names, found[: len(names)])
+        changed = set()
+        for part, stale in zip(checks.values(), answers[len(reads) :], strict=True):
+            changed |= {held[part[i - 1]] for i in stale}
+        if changed:
+            loaded.drop([pair for pair, row in rows.items() if row in changed])
+            self._fetch(pairs, [])
+        return {key: decode(value) for key, value in zip(events, found[len(names) :], strict=True) if value}
+
+    def _groups(self, buckets: Sequence[int]) -> dict[int, Sequence[int]]:
+        """Places of buckets by the groups that may share a command."""
+        if not self.link.cluster:
+            return {0: range(len(buckets))} if buckets else {}
+        groups: dict[int, list[int]] = {}
+        for i, bucket in enumerate(buckets):
+            groups.setdefault(bucket, []).append(i)
+        return dict(groups)
+
+    def _commit(self, writes: Sequence[Write]) -> bool:
+        """Writes all of each group of keys, or nothing of it where a key is not as it was. Whether one was not."""
+        return bool(writes) and any(self.link.call(self._written(writes)))
+
+    def _written(self, writes: Sequence[Write]) -> list[Command]:
+        """The commands of a commit; what is loaded then counts as written."""
+        commands: list[Command] = []
+        for group, part in self._groups([write.bucket for write in writes]).items():
+            of_group = [writes[i] for i in part]
+            commands.append((group, commit.command(self._script, of_group, self.log_s, self.event_s)))
+        for write in writes:
+            if write.row >= 0 and write.payload:
+                self._loaded.written(write.row, write.payload, write.how == "s")
+        return commands
+
+
+def _joined(parts: Sequence[tuple[Features, Status]]) -> tuple[Features, Status]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([features for features, _ in parts]), np.concatenate([status for _, status in parts])
+
+
+def touched(packed: Sequence[Packed]) -> list[tuple[int, str]]:
+    """Entities (entity, key) of events."""
+    return [pair for _, keys in packed for pair in enumerate(keys)]

@@ -14,7 +14,8 @@ from rich.text import Text
 import model_store
 from vigil import domains, settings
 from vigil.errors import VigilError
-from vigil.features.state import open_state
+from vigil.features.shared import SharedState
+from vigil.features.state import State
 
 Finding = tuple[str, bool, str]
 
@@ -71,11 +72,16 @@ def _models() -> Iterator[Finding]:
 def _state() -> Iterator[Finding]:
     found = settings.load()
     for domain in domains.selected(found.domains):
+        if found.state_url != settings.MEMORY:
+            with SharedState(domain, found) as shared:
+                problem = shared.store.problem
+            yield f"state {domain.name}", not problem, problem or f"{shared.store.link.shown} answers"
+            continue
         if not (found.state_dir / "features" / domain.name).exists():
             yield f"state {domain.name}", True, "empty: every customer is new"
             continue
         try:
-            state = open_state(domain, found)
+            state = State(domain, found)
             state.abandon()
             yield f"state {domain.name}", True, f"{state.store.count:,} entities"
         except VigilError as failure:

@@ -19,6 +19,7 @@ from vigil.domains.schema import Feedback, Schema, ts_ms
 from vigil.domains.spec import Domain
 from vigil.errors import InvalidEvent, ModelRefused, NotFound, Unavailable
 from vigil.features import kernel
+from vigil.features.shared import SharedStore
 from vigil.features.state import open_state
 from vigil.features.store import MemoryStore
 from vigil.scoring import query
@@ -37,16 +38,28 @@ LIVE_ROWS = 16  # a call with more rows is bulk, and lets the smaller ones pass
 Submission = tuple[Sequence[Any], bool]
 
 
-class Applied(NamedTuple):
-    """Events of a batch that have counted, their features float32 [n, F], and the model that is to answer."""
+class Taken(NamedTuple):
+    """Events of a batch, the model that is to answer, and their features float32 [n, F] where they have counted."""
 
     events: list[Any]
-    features: npt.NDArray[np.float32]
     session: Session | None
+    features: npt.NDArray[np.float32] | None
+
+
+class Scored(NamedTuple):
+    """Features of a batch, float32 [n, F], and risks: None where the state (the model) is not there."""
+
+    features: npt.NDArray[np.float32] | None
+    risks: Rows | None
 
 
 class Store(Protocol):
-    """Feature state of a domain, wherever it lies."""
+    """Feature state of a domain, wherever it lies.
+
+    The verbs of a `remote` one wait for a server, may raise Unavailable, and may be called in any thread.
+    """
+
+    remote: bool
 
     def apply(self, events: Sequence[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
 
@@ -86,13 +99,14 @@ class Engine:
         self._close = close
         limits = Limits(settings.max_batch, settings.max_queue, settings.max_wait_ms / 1000)
         warm_s = session.row_s if session else 0.0
-        self._events: Batcher[Submission, Applied, Rows | None, list[Decision]] = Batcher(
-            lambda batch: self._apply(batch, self._clock_ms()),
-            self._risks,
+        self._events: Batcher[Submission, Taken, Scored, list[Decision]] = Batcher(
+            lambda batch: self._take(batch, self._clock_ms()),
+            self._score,
             self._decide,
             limits,
             metrics.BatchMetrics(domain.name, "events"),
             warm_s,
+            waits=store.remote,
         )
         self._rows: Batcher[Query, query.Joined, query.Ran, Rows] = Batcher(
             query.join,
@@ -104,6 +118,7 @@ class Engine:
         )
         self._feature_seconds = metrics.STAGE_SECONDS.labels(domain.name, "features")
         self._model_seconds = metrics.STAGE_SECONDS.labels(domain.name, "model")
+        self._without_state = metrics.EVENTS.labels(domain.name, "state_away")
         self._statuses = [
             (metrics.EVENTS if i <= kernel.RECOMPUTED else metrics.LABELS).labels(domain.name, name)
             for i, name in enumerate(STATUS_NAMES)
@@ -212,14 +227,36 @@ class Engine:
     def score(self, events: Sequence[Any], now_ms: int, with_features: bool = False) -> list[Decision]:
         """As :meth:`submit`, at once: one call of the kernel, one of the model."""
         batch = [(events, with_features)]
-        applied = self._apply(batch, now_ms)
-        return self._decide(batch, applied, self._risks(applied))[0]
+        taken = self._take(batch, now_ms)
+        return self._decide(batch, taken, self._score(taken))[0]
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
-        """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event)."""
-        statuses = self.store.feedback(labels)
+        """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event).
+
+        Raises:
+            Unavailable: where the feature state is away; the labels are to be sent again.
+        """
+        return self._told(self.store.feedback(labels))
+
+    async def learn(self, labels: Sequence[Feedback]) -> list[str]:
+        """As :meth:`feedback`; the loop goes on meanwhile where the state has to be waited for."""
+        if self.store.remote:
+            return self._told(await asyncio.to_thread(self.store.feedback, labels))
+        return self.feedback(labels)
+
+    def _told(self, statuses: npt.NDArray[np.uint8]) -> list[str]:
         self._count(statuses)
         return [STATUS_NAMES[status] for status in statuses.tolist()]
+
+    @property
+    def state_problem(self) -> str:
+        """Why features cannot be computed now; "" where they can."""
+        return self.store.problem if isinstance(self.store, SharedStore) else ""
+
+    def watch_state(self, changed: Callable[[], object]) -> None:
+        """Has `changed` called, in any thread, when `state_problem` has changed."""
+        if isinstance(self.store, SharedStore):
+            self.store.link.changed = changed
 
     def model(self) -> Session:
         """The loaded model.
@@ -270,29 +307,44 @@ class Engine:
             self.statistics.setdefault(session.version, Statistics(self._clock_ms))
             metrics.MODEL_INFO.labels(name, session.version, session.digest).set(1)
 
-    def _apply(self, batch: Sequence[Submission], now_ms: int) -> Applied:
+    def _take(self, batch: Sequence[Submission], now_ms: int) -> Taken:
         events = [event for part, _ in batch for event in part]
-        started_s = perf_counter()
         try:
             self._check_future(events, now_ms)
-            features, statuses = self.store.apply(events)
+            if self.store.remote:  # its features come where waiting is allowed
+                for event in events:
+                    self.schema.row(event)
+                return Taken(events, self.session, None)
+            return Taken(events, self.session, self._apply(events))
         except InvalidEvent as failure:
             raise self._located(events) or failure from None
+
+    def _apply(self, events: list[Any]) -> npt.NDArray[np.float32]:
+        started_s = perf_counter()
+        features, statuses = self.store.apply(events)
         self._feature_seconds.observe(perf_counter() - started_s)
         self._count(statuses)
-        return Applied(events, features, self.session)
+        return features
 
-    def _risks(self, applied: Applied) -> Rows | None:
-        if applied.session is None:
-            return None
+    def _score(self, taken: Taken) -> Scored:
+        events, session, features = taken
+        if features is None:
+            try:
+                features = self._apply(events)
+            except Unavailable:
+                self._without_state.inc(len(events))
+                return Scored(None, None)
+        if session is None:
+            return Scored(features, None)
         started_s = perf_counter()
-        risks = applied.session.run(applied.features)
+        risks = session.run(features)
         self._model_seconds.observe(perf_counter() - started_s)
-        return risks
+        return Scored(features, risks)
 
-    def _decide(self, batch: Sequence[Submission], applied: Applied, risks: Rows | None) -> list[list[Decision]]:
-        events, features, session = applied
-        if session is None or risks is None:
+    def _decide(self, batch: Sequence[Submission], taken: Taken, scored: Scored) -> list[list[Decision]]:
+        events, session, _ = taken
+        features, risks = scored
+        if session is None or features is None or risks is None:
             tier, decisions = RULES, self._rules.decide(events)
         else:
             tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, session.tag)
@@ -300,12 +352,12 @@ class Engine:
         return self._split(batch, decisions, features)
 
     def _split(
-        self, batch: Sequence[Submission], decisions: list[Decision], features: npt.NDArray[np.float32]
+        self, batch: Sequence[Submission], decisions: list[Decision], features: npt.NDArray[np.float32] | None
     ) -> list[list[Decision]]:
         answers, start = [], 0
         for part, with_features in batch:
             end = start + len(part)
-            if with_features:
+            if with_features and features is not None:
                 for decision, row in zip(decisions[start:end], features[start:end].tolist(), strict=True):
                     decision.features = dict(zip(self.domain.feature_names, row, strict=True))
             answers.append(decisions[start:end])

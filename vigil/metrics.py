@@ -63,6 +63,9 @@ DECISIONS = Family(
 MODEL_INFO = Gauge(
     "vigil_model_info", "1 for the model that answers.", ["domain", "version", "digest"], multiprocess_mode="livemax"
 )
+STATE_AWAY = Gauge(
+    "vigil_state_away", "Workers whose shared feature state does not answer.", ["domain"], multiprocess_mode="livesum"
+)
 READY = Gauge("vigil_ready", "Workers that are ready.", multiprocess_mode="livesum")
 
 _calls: dict[tuple[str, str, str], CallTally] = {}

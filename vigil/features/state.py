@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -30,7 +30,10 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from vigil.domains.spec import Domain
 from vigil.errors import StateError
 from vigil.features.store import MemoryStore
-from vigil.settings import Settings
+from vigil.settings import MEMORY, Settings
+
+if TYPE_CHECKING:
+    from vigil.features.shared import SharedState
 
 log = logging.getLogger("vigil.features")
 
@@ -103,13 +106,18 @@ class State:
             log.exception("could not fold the journal of %s; it keeps growing", self.folder)
 
 
-def open_state(domain: Domain, settings: Settings) -> State:
-    """The durable state of a domain, as it was when its last process ended.
+def open_state(domain: Domain, settings: Settings) -> State | SharedState:
+    """The durable state of a domain, as it was when its last process ended, or as others share it.
 
     Raises:
         StateError: where another process holds it, a file is damaged, or it was made by another feature spec.
+        ConfigError: for an address that cannot be.
     """
-    return State(domain, settings)
+    if settings.state_url == MEMORY:
+        return State(domain, settings)
+    from vigil.features.shared import SharedState  # redis-py, where it is asked for
+
+    return SharedState(domain, settings)
 
 
 def seed(store: MemoryStore, settings: Settings, replace: bool = False) -> bool:

@@ -38,6 +38,8 @@ class MemoryStore:
             first seen in it as (entity, key)), before its features are returned.
     """
 
+    remote = False  # its verbs wait for nobody
+
     def __init__(self, domain: Domain, journal: Journal | None = None) -> None:
         self.domain = domain
         self.schema = Schema(domain)

@@ -62,6 +62,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
         metrics: where batch sizes, queue depth and refusals are reported.
         warm_s: seconds of `compute` for one row, as measured at the warm-up.
         clock_s: moments in seconds; deadlines are such moments.
+        waits: whether `compute` waits for others, so that it never runs on the loop's thread.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Batcher(Generic[Item, Load, Output, Result]):
         metrics: BatchMetrics,
         warm_s: float = 0.0,
         clock_s: Callable[[], float] = perf_counter,
+        waits: bool = False,
     ) -> None:
         self._prepare, self._compute, self._finish = prepare, compute, finish
         self._limits, self._metrics, self._clock_s = limits, metrics, clock_s
         self._queue: Queue[Item, Result] = Queue(limits.max_batch)
         self._compute_pace, self._whole_pace = Pace(warm_s), Pace(warm_s)
         self._thread: ThreadPoolExecutor | None = None
+        self._waits = waits
         self._clear_rows = 0  # so many are known to be within the limits, without a look at the sizes
         self._busy = False  # a turn is booked, or a batch is in the thread
 
@@ -171,7 +174,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
         try:
             load = self._prepare([entry.item for entry in batch])
             prepared_s = self._clock_s() - started_s
-            if self._compute_pace.slow(rows):
+            if self._waits or self._compute_pace.slow(rows):
                 if self._thread is None:
                     self._thread = ThreadPoolExecutor(1, "vigil-model")
                 running = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, load)

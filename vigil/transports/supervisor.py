@@ -13,7 +13,6 @@ from bentoml.exceptions import BentoMLException
 from vigil import domains, logs, settings, tracing
 from vigil.errors import ConfigError, VigilError
 
-MEMORY = "memory:"
 CHECK_S = 0.5
 
 
@@ -26,10 +25,11 @@ def configuration() -> settings.Settings:
     try:
         found = settings.load()
         domains.selected(found.domains)
-        if found.workers > 1 and found.state_url == MEMORY:
+        if found.workers > 1 and found.state_url == settings.MEMORY:
             raise ConfigError(
                 f"VIGIL_WORKERS={found.workers} with VIGIL_STATE_URL={found.state_url}: memory belongs to one process, "
-                "so several workers would each know a part of the events; set VIGIL_WORKERS=1"
+                "so several workers would each know a part of the events; set VIGIL_WORKERS=1, "
+                "or share it by VIGIL_STATE_URL=redis://..."
             )
         tracing.plan(os.environ)
         _check_ports(found)

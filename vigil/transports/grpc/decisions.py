@@ -75,7 +75,7 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
     async def Feedback(self, request: Any, context: Any) -> Any:  # noqa: N802
         """True labels of earlier events."""
         engine = self._worker.engine(request.domain)
-        return pb.FeedbackResponse(statuses=engine.feedback(labels_of(engine.schema, request.labels)))
+        return pb.FeedbackResponse(statuses=await engine.learn(labels_of(engine.schema, request.labels)))
 
 
 def _answer(response: Callable[..., Any], decisions: list[Decision]) -> Any:

@@ -38,7 +38,7 @@ class EventRoutes:
         """One label or an array of them -> what became of each."""
         engine = self._worker.engine(request.path["domain"])
         labels, array = engine.schema.decode_feedback(request.body)
-        statuses = engine.feedback(labels)
+        statuses = await engine.learn(labels)
         answers = [{"event_id": label.event_id, "status": s} for label, s in zip(labels, statuses, strict=True)]
         return json(answers if array else answers[0])
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.table import Table
 
 from vigil import domains
 from vigil.errors import VigilError
+
+if TYPE_CHECKING:
+    from vigil.features.store import MemoryStore
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, help=__doc__)
 models = typer.Typer(no_args_is_help=True, help="The models in the store, their aliases and integrity.")
@@ -142,6 +145,67 @@ def features_table(
         table = MemoryStore(chosen).replay(past, done)
     history.write_table(out, past, table)
     console.print(f"{len(past):,} events x {table.shape[1]} features -> {out}")
+
+
+@features.command("export")
+@reported
+def features_export(
+    to: Annotated[Path, typer.Option(help="A folder; the snapshot in it is what a memory state restores.")],
+    domain: DomainName = "payments",
+) -> None:
+    """Writes the feature state that VIGIL_STATE_URL names as a snapshot. Nobody should write meanwhile."""
+    from vigil import settings
+    from vigil.features import transfer
+    from vigil.progress import Steps
+
+    with Steps(console) as steps, steps.step("feature state", 0) as done:
+        store = transfer.export(domains.load(domain), settings.load(), to, done)
+    console.print(f"{store.count:,} entities -> {to / 'snapshot'}")
+
+
+@features.command("import")
+@reported
+def features_import(
+    source: Annotated[Path, typer.Option("--from", help="A folder that export wrote.")],
+    domain: DomainName = "payments",
+    replace: Annotated[bool, typer.Option(help="Remove the state that is there.")] = False,
+) -> None:
+    """Makes a snapshot the feature state that VIGIL_STATE_URL names."""
+    from vigil.features import transfer
+
+    _put(transfer.load(domains.load(domain), source), replace)
+
+
+@features.command("rebuild")
+@reported
+def features_rebuild(
+    data: Annotated[Path, typer.Option(help="History: Parquet or CSV.")],
+    domain: DomainName = "payments",
+    column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN where a column has another name.")] = None,
+    replace: Annotated[bool, typer.Option(help="Remove the state that is there.")] = False,
+) -> None:
+    """Makes the feature state that VIGIL_STATE_URL names anew, from a history."""
+    from vigil.features import history
+    from vigil.features.store import MemoryStore
+    from vigil.progress import Steps
+
+    chosen = domains.load(domain)
+    past = history.read(chosen, data, history.parse_columns(column or []))
+    store = MemoryStore(chosen)
+    with Steps(console) as steps, steps.step("features", len(past)) as done:
+        store.replay(past, done)
+    _put(store, replace)
+
+
+def _put(store: MemoryStore, replace: bool) -> None:
+    from vigil import settings
+    from vigil.features import transfer
+    from vigil.progress import Steps
+
+    found = settings.load()
+    with Steps(console) as steps, steps.step("entities and events", transfer.size(store)) as done:
+        transfer.put(store, found, replace, done)
+    console.print(f"{store.count:,} entities -> {transfer.place(store.domain, found)}")
 
 
 @app.command()

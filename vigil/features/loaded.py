@@ -99,6 +99,7 @@ class Loaded:
         self.first = kernel.B_VALUES + len(domain.numbers)
         limits = self.store._program.limits[PER_ENTITY:].reshape(self.entities, AN_ENTITY)
         self.widths = limits[:, WIDTH].copy()  # words of a record of each entity
+        self._entry_bytes: list[int] = (8 * self.widths + 8).tolist()
         self._keep_ms, self._most = limits[:, KEEP_MS].copy(), limits[:, MOST_RECORDS].copy()
         self.refresh_ms = int(self._keep_ms.max()) // REFRESH
         # Of each row: where its log lies, its version, its entries, and when its time was set anew.
@@ -230,5 +231,5 @@ class Loaded:
     def written(self, row: int, payload: bytes, anew: bool) -> None:
         """Takes note of what an entity's log is now."""
         self.versions[row] = payload[-8:]
-        entries = len(payload) // (8 * (int(self.widths[self.names[row].entity]) + 1))
+        entries = len(payload) // self._entry_bytes[self.names[row].entity]
         self.logged[row] = entries if anew else self.logged[row] + entries

@@ -60,6 +60,13 @@ def test_state_goes_on_after_a_clean_stop(settings: Settings, expected: np.ndarr
     again.close()
 
 
+def test_a_state_that_was_stopped_before_its_first_event_takes_events(settings: Settings, expected: np.ndarray) -> None:
+    open_state(DOMAIN, settings).close()
+    again = open_state(DOMAIN, settings)
+    assert fill(again.store, 0, 300).tobytes() == expected.tobytes()
+    again.close()
+
+
 def test_a_process_killed_with_sigkill_loses_nothing_it_answered(settings: Settings, expected: np.ndarray) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"

@@ -16,6 +16,7 @@ from vigil.features.program import PER_ENTITY, compile_features
 
 CHUNK = 65_536  # rows of a history between two reports of progress
 NEVER = -(1 << 62)
+LEAST_ROOM = 1 << 14  # records
 
 Features = npt.NDArray[np.float32]
 Status = npt.NDArray[np.uint8]
@@ -49,7 +50,7 @@ class MemoryStore:
         self.new_keys: list[tuple[int, str]] = []
         self.count = 0
         self.meta = _fresh_meta(1024)
-        self.arena = np.zeros((self._program.width, 1 << 14), np.int64)
+        self.arena = np.zeros((self._program.width, LEAST_ROOM), np.int64)
         self.ring = np.zeros((1 << 12, kernel.R_ROWS + self._entities), np.int64)
         self.table = np.full(1 << 13, -1, np.int32)
         self.features = np.zeros((1 << 12, len(domain.features)), np.float32)
@@ -224,7 +225,7 @@ class MemoryStore:
 
 def _roomier(arena: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     # Zeroed memory takes no room before it is written to, and moving house stops the service: move seldom.
-    larger = np.zeros((len(arena), arena.shape[1] * 4), np.int64)
+    larger = np.zeros((len(arena), max(arena.shape[1] * 4, LEAST_ROOM)), np.int64)
     larger[:, : arena.shape[1]] = arena
     return larger
 

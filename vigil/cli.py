@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -147,7 +148,7 @@ def features_table(
 @app.command()
 @reported
 def simulate(
-    to: Annotated[str, typer.Option(help="http, grpc, or - for standard output.")] = "http",
+    to: Annotated[str, typer.Option(help="http, grpc, - (JSON lines), or PATH.jsonl.")] = "http",
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as it goes.")] = 200.0,
     count: Annotated[int, typer.Option(min=0, help="Stop after so many events; 0: no end.")] = 0,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0: no end.")] = 0.0,
@@ -161,15 +162,20 @@ def simulate(
     customers: Annotated[int, typer.Option()] = 5000,
     terminals: Annotated[int, typer.Option()] = 10000,
 ) -> None:
-    """A live feed: sends simulated events, prints decisions, rate and latencies as they come."""
+    """A live feed: sends simulated events; over HTTP and gRPC it prints decisions, rate and latencies as they come."""
     from vigil.stream import console as live
-    from vigil.stream.simulator import stream
+    from vigil.stream.outlets import open_outlet, pour
+    from vigil.stream.simulator import stream as simulated
 
     chosen = domains.load(domain)
-    steps = stream(chosen, seed, first_day, customers=customers, terminals=terminals)
+    steps = live.after(simulated(chosen, seed, first_day, customers=customers, terminals=terminals), skip)
+    if to not in ("http", "grpc"):
+        with suppress(BrokenPipeError, KeyboardInterrupt):
+            pour(steps, open_outlet(to), rate, count, seconds)
+        return
     live.run(
         chosen,
-        live.after(steps, skip),
+        steps,
         to,
         f"{host}:{port or (3001 if to == 'grpc' else 3000)}",
         rate,
@@ -177,6 +183,23 @@ def simulate(
         seconds,
         wait,
     )
+
+
+@app.command()
+@reported
+def stream(
+    source: Annotated[str, typer.Option("--from", help="- (JSON lines), or PATH ending in .jsonl or .parquet.")] = "-",
+    sink: Annotated[str, typer.Option("--to", help="As --from.")] = "-",
+    domain: DomainName = "payments",
+    column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, of a Parquet source.")] = None,
+    with_features: Annotated[bool, typer.Option("--features", help="Features in the records, too.")] = False,
+) -> None:
+    """Scores a stream of events: decision records out, what cannot be scored with its reason on standard error."""
+    from vigil.stream import run
+
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        said = run.embedded(domains.load(domain), source, sink, column or [], with_features)
+        Console(stderr=True).print(said, highlight=False)
 
 
 @app.command()

@@ -45,6 +45,14 @@ class Applied(NamedTuple):
     session: Session | None
 
 
+class Scored(NamedTuple):
+    """Decisions on a batch, and what they were made from: features float32 [n, F], and the model (None: the rules)."""
+
+    decisions: list[Decision]
+    features: npt.NDArray[np.float32]
+    session: Session | None
+
+
 class Store(Protocol):
     """Feature state of a domain, wherever it lies."""
 
@@ -214,6 +222,21 @@ class Engine:
         batch = [(events, with_features)]
         applied = self._apply(batch, now_ms)
         return self._decide(batch, applied, self._risks(applied))[0]
+
+    def decide(self, events: Sequence[Any], now_ms: int) -> Scored:
+        """As :meth:`score`, with all that a record of the decisions holds."""
+        applied = self._apply([(events, False)], now_ms)
+        decisions = self._decide([(events, False)], applied, self._risks(applied))[0]
+        return Scored(decisions, applied.features, applied.session)
+
+    def refusal(self, event: Any, now_ms: int) -> InvalidEvent | None:
+        """Why an event cannot be scored at that time; None where it can. Nothing counts."""
+        try:
+            self._check_future([event], now_ms)
+            self.schema.row(event)
+        except InvalidEvent as failure:
+            return failure
+        return None
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
         """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event)."""

@@ -91,6 +91,21 @@ def test_a_process_killed_with_sigkill_loses_nothing_it_answered(settings: Setti
     state.close()
 
 
+def test_marks_are_stored_with_the_batch_they_were_said_before(settings: Settings) -> None:
+    state = open_state(DOMAIN, settings)
+    state.store.mark({"events/0": 7, "events/1": 3})
+    fill(state.store, 0, 10)
+    state.store.mark({"events/0": 9})
+    fill(state.store, 10, 20)
+    state.store.mark({"events/0": 11})
+    state.abandon()
+    again = open_state(DOMAIN, settings)
+    assert again.store.marks == {"events/0": 9, "events/1": 3}
+    again.store.mark({"events/1": 4})
+    again.close()
+    assert open_state(DOMAIN, settings).store.marks == {"events/0": 9, "events/1": 4}
+
+
 def test_a_torn_last_entry_is_dropped_and_the_rest_kept(settings: Settings, expected: np.ndarray) -> None:
     state = open_state(DOMAIN, settings)
     fill(state.store, 0, 100)

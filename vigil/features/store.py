@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ class MemoryStore:
         self.columns = kernel.B_VALUES + self._numbers + self._entities
         self.rows: list[dict[str, int]] = [{} for _ in domain.entities]
         self.new_keys: list[tuple[int, str]] = []
+        self.marks: dict[str, int] = {}
+        self.new_marks: dict[str, int] = {}
         self.count = 0
         self.meta = _fresh_meta(1024)
         self.arena = np.zeros((self._program.width, LEAST_ROOM), np.int64)
@@ -72,6 +74,15 @@ class MemoryStore:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
         """
         return self.run(np.array(self.pack(events), np.int64))
+
+    def mark(self, marks: Mapping[str, int]) -> None:
+        """Says how far each of the sources has been read once the batch that comes next is applied.
+
+        `marks` of the store holds the last word on each source. It is stored with the batch, so that
+        whoever restores the state knows what is not in it.
+        """
+        self.marks.update(marks)
+        self.new_marks.update(marks)
 
     def pack(self, events: Sequence[Any]) -> list[list[int]]:
         """Events as rows for :meth:`run`; nothing counts before that.

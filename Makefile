@@ -11,13 +11,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode on disk every start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-demo model run bench: export VIGIL_STATE_DIR ?= $(CURDIR)/state
-demo model run bench: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
+demo model run bench bench-stream: export VIGIL_STATE_DIR ?= $(CURDIR)/state
+demo model run bench bench-stream: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
-.PHONY: help setup model run demo test check format bench pins clean
+.PHONY: help setup model run demo test check format bench bench-stream kafka pins clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/ready ## Everything into .venv of this checkout
 
@@ -49,6 +49,12 @@ format: setup
 
 bench: model ## Vigil beside stock BentoML, in one run (needs wrk)
 	@$(BIN)/python -m loadtest.bench
+
+bench-stream: model ## Kafka to Kafka: rate, latency, recovery, flatness (needs java and mvn)
+	@$(BIN)/python -m loadtest.stream
+
+kafka: setup ## A Kafka broker in the foreground on 127.0.0.1:9092, with the topics (needs java and mvn)
+	@exec $(BIN)/python -m loadtest.kafka
 
 pins: setup ## Compiles requirements/*.txt anew
 	@requirements/compile

@@ -148,7 +148,7 @@ def features_table(
 @app.command()
 @reported
 def simulate(
-    to: Annotated[str, typer.Option(help="http, grpc, - (JSON lines), or PATH.jsonl.")] = "http",
+    to: Annotated[str, typer.Option(help="http, grpc, -, PATH.jsonl, or kafka://HOST:PORT/TOPIC.")] = "http",
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as it goes.")] = 200.0,
     count: Annotated[int, typer.Option(min=0, help="Stop after so many events; 0: no end.")] = 0,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0: no end.")] = 0.0,
@@ -161,6 +161,7 @@ def simulate(
     skip: Annotated[int, typer.Option(help="Leave out so many events first, as from an earlier feed.")] = 0,
     customers: Annotated[int, typer.Option()] = 5000,
     terminals: Annotated[int, typer.Option()] = 10000,
+    feedback: Annotated[str, typer.Option(help="Kafka: topic for labels.")] = "vigil.feedback",
 ) -> None:
     """A live feed: sends simulated events; over HTTP and gRPC it prints decisions, rate and latencies as they come."""
     from vigil.stream import console as live
@@ -171,7 +172,7 @@ def simulate(
     steps = live.after(simulated(chosen, seed, first_day, customers=customers, terminals=terminals), skip)
     if to not in ("http", "grpc"):
         with suppress(BrokenPipeError, KeyboardInterrupt):
-            pour(steps, open_outlet(to), rate, count, seconds)
+            pour(steps, open_outlet(to, chosen, feedback), rate, count, seconds)
         return
     live.run(
         chosen,
@@ -188,17 +189,29 @@ def simulate(
 @app.command()
 @reported
 def stream(
-    source: Annotated[str, typer.Option("--from", help="- (JSON lines), or PATH ending in .jsonl or .parquet.")] = "-",
+    source: Annotated[str, typer.Option("--from", help="-, X.jsonl, X.parquet or kafka://HOST:PORT/TOPIC.")] = "-",
     sink: Annotated[str, typer.Option("--to", help="As --from.")] = "-",
     domain: DomainName = "payments",
     column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, of a Parquet source.")] = None,
     with_features: Annotated[bool, typer.Option("--features", help="Features in the records, too.")] = False,
+    group: Annotated[str, typer.Option(help="Kafka: the consumer group.")] = "vigil",
+    feedback: Annotated[str, typer.Option(help="Kafka: topic that labels come from.")] = "vigil.feedback",
+    alerts: Annotated[str, typer.Option(help="Kafka: topic for what the policy stops.")] = "vigil.alerts",
+    dead_letters: Annotated[str, typer.Option(help="Kafka: topic for what cannot be scored.")] = "vigil.dead-letter",
+    replay_dead_letters: Annotated[bool, typer.Option("--replay-dead-letters", help="Put them back, and end.")] = False,
+    stop_at_end: Annotated[bool, typer.Option("--stop-at-end", help="Kafka: end once all is read.")] = False,
 ) -> None:
-    """Scores a stream of events: decision records out, what cannot be scored with its reason on standard error."""
+    """Scores a stream of events into decision records: files and pipes, or Kafka to Kafka, each exactly once."""
     from vigil.stream import run
 
+    names = run.Names(group, feedback, alerts, dead_letters)
     with suppress(BrokenPipeError, KeyboardInterrupt):
-        said = run.embedded(domains.load(domain), source, sink, column or [], with_features)
+        if replay_dead_letters:
+            said = run.replay_dead_letters(source, names)
+        elif source.startswith("kafka://") or sink.startswith("kafka://"):
+            said = run.kafka(domains.load(domain), source, sink, names, with_features, stop_at_end)
+        else:
+            said = run.embedded(domains.load(domain), source, sink, column or [], with_features)
         Console(stderr=True).print(said, highlight=False)
 
 

@@ -48,6 +48,17 @@ class Settings(BaseModel):
         default=256 << 20, ge=1 << 16, description="size at which the state journal is folded into the snapshot"
     )
     journal_fsync_ms: int = Field(default=1000, ge=0, description="how often the journal is forced to disk; 0: never")
+    kafka_properties: Path | None = Field(
+        default=None, description="file of key=value lines for Kafka's clients: security.protocol, sasl.*, ssl.*"
+    )
+    stream_member: str = Field(
+        default="", description="name under which a stream worker comes back; default: of host and state"
+    )
+    stream_align_ms: int = Field(
+        default=1000, ge=0, description="how long a stream waits for a partition that lags behind the others in time"
+    )
+    stream_metrics_host: str = Field(default="127.0.0.1", description="address of a stream worker's /metrics")
+    stream_metrics_port: int = Field(default=0, ge=0, le=65535, description="port of it; 0: none")
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

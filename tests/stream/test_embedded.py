@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.serving import tiny_model
 from vigil import domains
 from vigil.domains.simulation import simulate
 from vigil.features.history import UNKNOWN, History
@@ -22,16 +21,6 @@ from vigil.scoring.session import Session
 
 DOMAIN = domains.load("payments")
 EVENTS = 400
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BENTOML_HOME with a small champion."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(folder / "bentoml"))
-        tiny_model.store(folder, DOMAIN)
-    return folder / "bentoml"
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 Every batch is appended to the journal before its features are returned, so a process that is killed
 loses nothing it has answered; only a machine that loses power can lose what was not yet forced to
 disk (`VIGIL_JOURNAL_FSYNC_MS`). At a clean stop, and whenever the journal has grown to
-`VIGIL_JOURNAL_MAX_BYTES`, it is folded into a new snapshot, which replaces the old one atomically. Both carry the marks of the store: how
-far each source of events had been read.
+`VIGIL_JOURNAL_MAX_BYTES`, it is folded into a new snapshot, which replaces the old one atomically.
+Both carry the marks of the store: how far each source of events had been read.
 
 Files under `{VIGIL_STATE_DIR}/features/{domain}/`: `snapshot`, `journal-N` (N counts up; the snapshot
 says from which N on it needs them) and `lock`, which one process holds.

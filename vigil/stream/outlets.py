@@ -1,4 +1,4 @@
-"""Where a simulated feed can be poured without waiting for answers: lines of a file or pipe."""
+"""Where a simulated feed can be poured without waiting for answers: lines of a file or pipe, a topic."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Protocol
 
 import msgspec
 
+from vigil import settings
+from vigil.domains.spec import Domain
 from vigil.errors import ConfigError
 from vigil.stream.files import JsonLinesOut
 from vigil.stream.simulator import Simulated
@@ -56,15 +58,28 @@ class Lines:
         self._out.close()
 
 
-def open_outlet(to: str) -> Outlet:
-    """The outlet that an address means: `-`, or a path ending in .jsonl.
+def open_outlet(to: str, domain: Domain, feedback: str) -> Outlet:
+    """The outlet that an address means: `-`, a path ending in .jsonl, or `kafka://host:port/topic`.
+
+    Args:
+        to: the address.
+        domain: whose events are poured.
+        feedback: the Kafka topic for labels.
 
     Raises:
         ConfigError: for another address.
         DataError: where the file cannot be written.
+        Unavailable: where no broker answers.
     """
+    if to.startswith("kafka://"):
+        from vigil.stream.kafka import clients
+        from vigil.stream.kafka.outlet import KafkaOutlet
+
+        return KafkaOutlet(
+            clients.Topic.parse(to), domain, feedback, clients.read_properties(settings.load().kafka_properties)
+        )
     if to != "-" and Path(to).suffix != ".jsonl":
-        raise ConfigError(f"--to {to!r}: wanted http, grpc, - or a path ending in .jsonl")
+        raise ConfigError(f"--to {to!r}: wanted http, grpc, -, a path ending in .jsonl, or kafka://host:port/topic")
     return Lines(None if to == "-" else Path(to))
 
 

@@ -124,6 +124,25 @@ def test_state_that_was_lost_is_made_again_from_the_topic_and_nothing_comes_out_
     assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(past).tobytes()
 
 
+def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:
+    stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000)])
+    process = stream.worker()
+    try:
+        while len(stream.committed("decisions")) < 2000:
+            assert process.poll() is None
+        stream.broker.stop()
+        stream.broker.start()
+        stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000, 4000)])
+        while len(stream.committed("decisions")) < 4000:
+            assert process.poll() is None
+        process.terminate()
+        assert "4,000 decisions" in last_line(process)
+    finally:
+        process.kill()
+    ids = [decision["event_id"] for decision in stream.decisions()]
+    assert len(ids) == len(set(ids)) == 4000
+
+
 def test_a_second_worker_with_a_memory_of_its_own_is_refused_and_the_first_goes_on(stream: Stream) -> None:
     stream.produce("events", [(event(0), b"k")])
     first = stream.worker()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -16,6 +17,7 @@ logger = logging.getLogger("vigil.stream")
 
 SCHEME = "kafka://"
 ANSWER_S = 15.0
+NOTE_EVERY_S = 10.0
 
 # What exactness rests on: not to be set from outside.
 OURS = (
@@ -24,7 +26,7 @@ OURS = (
     "enable.partition.eof", "partitioner",
 )  # fmt: skip
 # Waits of librdkafka that by default are made for few clients and large broker clusters.
-CLIENT = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 1000, "log_level": 3}
+CLIENT = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 1000, "log_level": 0}
 READER: dict[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -48,7 +50,7 @@ WRITER = {
     "queue.buffering.max.messages": 500_000,
     "queue.buffering.max.kbytes": 1_048_576,
     "retry.backoff.ms": 1,
-    "retry.backoff.max.ms": 100,
+    "retry.backoff.max.ms": 10,
 }
 
 
@@ -121,15 +123,22 @@ def producer(topic: Topic, properties: Mapping[str, str], **more: Any) -> Produc
 def _made(kind: Any, topic: Topic, values: Mapping[str, Any]) -> Any:
     values = {"bootstrap.servers": topic.brokers, "error_cb": _note} | dict(values)
     try:
-        return kind(values, logger=logger)
+        return kind(values)
     except KafkaException as failure:
         raise ConfigError(f"Kafka properties: {failure.args[0].str()}") from None
     except (ValueError, TypeError) as failure:
         raise ConfigError(f"Kafka properties: {failure}") from None
 
 
+_noted: dict[int, float] = {}
+
+
 def _note(error: Any) -> None:
-    logger.warning("Kafka: %s", error.str())
+    """Says what a client complains of, each kind once in a while: while a broker is away it does all the time."""
+    now_s = monotonic()
+    if now_s - _noted.get(error.code(), -NOTE_EVERY_S) >= NOTE_EVERY_S:
+        _noted[error.code()] = now_s
+        logger.warning("Kafka: %s", error.str())
 
 
 def partitions(client: Consumer, topic: Topic) -> list[int]:

@@ -165,5 +165,5 @@ def rows_of(decisions: Sequence[dict[str, Any]], past: History) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def kills(request: pytest.FixtureRequest) -> int:
-    """How often workers are killed at random: VIGIL_TEST_KILLS, or a few."""
-    return int(os.environ.get("VIGIL_TEST_KILLS", "4"))
+    """How often workers are killed at random: STREAM_KILLS, or a few."""
+    return int(os.environ.get("STREAM_KILLS", "4"))

@@ -11,15 +11,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode on disk every start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-demo model run bench limits: export VIGIL_STATE_DIR ?= $(CURDIR)/state
-demo model run bench limits: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
+demo model run bench limits bench-stream: export VIGIL_STATE_DIR ?= $(CURDIR)/state
+demo model run bench limits bench-stream: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
 CLIENTS := build/clients
 
-.PHONY: help setup clients model run demo test check format bench limits pins clean
+.PHONY: help setup clients model run demo test check format bench limits bench-stream kafka pins clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/ready ## Everything into .venv of this checkout
 
@@ -60,6 +60,12 @@ bench: model ## Vigil beside its peers, in one run (needs wrk and h2load); ONLY=
 
 limits: model ## What one Vigil holds by itself: rates, tail, start, memory, a kill, overload
 	@$(BIN)/python -m loadtest.limits --write docs/benchmarks.md
+
+bench-stream: model ## Kafka to Kafka: rate, latency, recovery, flatness (needs java and mvn)
+	@$(BIN)/python -m loadtest.stream
+
+kafka: setup ## A Kafka broker in the foreground on 127.0.0.1:9092, with the topics (needs java and mvn)
+	@exec $(BIN)/python -m loadtest.kafka
 
 pins: setup ## Compiles requirements/*.txt anew
 	@requirements/compile

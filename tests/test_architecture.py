@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "vigil.decisions": set(),
     "vigil.engine": {"vigil.features", "vigil.scoring", "vigil.decisions"},
     "vigil.transports": {"vigil.engine", "vigil.decisions", "vigil.scoring", "vigil.telemetry", "vigil.logs", "vigil"},
-    "vigil.stream": {"vigil.engine", "vigil.transports"},
+    "vigil.stream": {"vigil.engine", "vigil.features", "vigil.decisions", "vigil.transports"},
     "vigil.cli": {"vigil.features", "vigil.stream", "vigil.doctor", "vigil.model_tables", "model_store", "vigil"},
     "vigil.doctor": {"vigil.features", "model_store", "vigil"},
     "vigil.model_tables": {"model_store", "vigil"},

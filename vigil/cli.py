@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -211,7 +212,7 @@ def _put(store: MemoryStore, replace: bool) -> None:
 @app.command()
 @reported
 def simulate(
-    to: Annotated[str, typer.Option(help="http, grpc, or - for standard output.")] = "http",
+    to: Annotated[str, typer.Option(help="http, grpc, -, PATH.jsonl, or kafka://HOST:PORT/TOPIC.")] = "http",
     rate: Annotated[float, typer.Option(min=0, help="Events a second; 0: as fast as it goes.")] = 200.0,
     count: Annotated[int, typer.Option(min=0, help="Stop after so many events; 0: no end.")] = 0,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0: no end.")] = 0.0,
@@ -224,16 +225,22 @@ def simulate(
     skip: Annotated[int, typer.Option(help="Leave out so many events first, as from an earlier feed.")] = 0,
     customers: Annotated[int, typer.Option()] = 5000,
     terminals: Annotated[int, typer.Option()] = 10000,
+    feedback: Annotated[str, typer.Option(help="Kafka: topic for labels.")] = "vigil.feedback",
 ) -> None:
-    """A live feed: sends simulated events, prints decisions, rate and latencies as they come."""
+    """A live feed: sends simulated events; over HTTP and gRPC it prints decisions, rate and latencies as they come."""
     from vigil.stream import console as live
-    from vigil.stream.simulator import stream
+    from vigil.stream.outlets import open_outlet, pour
+    from vigil.stream.simulator import stream as simulated
 
     chosen = domains.load(domain)
-    steps = stream(chosen, seed, first_day, customers=customers, terminals=terminals)
+    steps = live.after(simulated(chosen, seed, first_day, customers=customers, terminals=terminals), skip)
+    if to not in ("http", "grpc"):
+        with suppress(BrokenPipeError, KeyboardInterrupt):
+            pour(steps, open_outlet(to, chosen, feedback), rate, count, seconds)
+        return
     live.run(
         chosen,
-        live.after(steps, skip),
+        steps,
         to,
         f"{host}:{port or (3001 if to == 'grpc' else 3000)}",
         rate,
@@ -241,6 +248,35 @@ def simulate(
         seconds,
         wait,
     )
+
+
+@app.command()
+@reported
+def stream(
+    source: Annotated[str, typer.Option("--from", help="-, X.jsonl, X.parquet or kafka://HOST:PORT/TOPIC.")] = "-",
+    sink: Annotated[str, typer.Option("--to", help="As --from.")] = "-",
+    domain: DomainName = "payments",
+    column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, of a Parquet source.")] = None,
+    with_features: Annotated[bool, typer.Option("--features", help="Features in the records, too.")] = False,
+    group: Annotated[str, typer.Option(help="Kafka: the consumer group.")] = "vigil",
+    feedback: Annotated[str, typer.Option(help="Kafka: topic that labels come from.")] = "vigil.feedback",
+    alerts: Annotated[str, typer.Option(help="Kafka: topic for what the policy stops.")] = "vigil.alerts",
+    dead_letters: Annotated[str, typer.Option(help="Kafka: topic for what cannot be scored.")] = "vigil.dead-letter",
+    replay_dead_letters: Annotated[bool, typer.Option("--replay-dead-letters", help="Put them back, and end.")] = False,
+    stop_at_end: Annotated[bool, typer.Option("--stop-at-end", help="Kafka: end once all is read.")] = False,
+) -> None:
+    """Scores a stream of events into decision records: files and pipes, or Kafka to Kafka, each exactly once."""
+    from vigil.stream import run
+
+    names = run.Names(group, feedback, alerts, dead_letters)
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        if replay_dead_letters:
+            said = run.replay_dead_letters(source, names)
+        elif source.startswith("kafka://") or sink.startswith("kafka://"):
+            said = run.kafka(domains.load(domain), source, sink, names, with_features, stop_at_end)
+        else:
+            said = run.embedded(domains.load(domain), source, sink, column or [], with_features)
+        Console(stderr=True).print(said, highlight=False)
 
 
 @app.command()

@@ -53,6 +53,14 @@ class Scored(NamedTuple):
     risks: Rows | None
 
 
+class Decided(NamedTuple):
+    """Decisions on a batch, and what they were made from: features float32 [n, F], and the model (None: the rules)."""
+
+    decisions: list[Decision]
+    features: npt.NDArray[np.float32]
+    session: Session | None
+
+
 class Store(Protocol):
     """Feature state of a domain, wherever it lies.
 
@@ -229,6 +237,28 @@ class Engine:
         batch = [(events, with_features)]
         taken = self._take(batch, now_ms)
         return self._decide(batch, taken, self._score(taken))[0]
+
+    def decide(self, events: Sequence[Any], now_ms: int) -> Decided:
+        """As :meth:`score`, with all that a record of the decisions holds.
+
+        Raises:
+            Unavailable: where the feature state is away: who can read its events again shall wait for it.
+        """
+        batch = [(events, False)]
+        taken = self._take(batch, now_ms)
+        scored = self._score(taken)
+        if scored.features is None:
+            raise Unavailable(f"feature state: {self.state_problem or 'it did not answer in time'}")
+        return Decided(self._decide(batch, taken, scored)[0], scored.features, taken.session)
+
+    def refusal(self, event: Any, now_ms: int) -> InvalidEvent | None:
+        """Why an event cannot be scored at that time; None where it can. Nothing counts."""
+        try:
+            self._check_future([event], now_ms)
+            self.schema.row(event)
+        except InvalidEvent as failure:
+            return failure
+        return None
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
         """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event).

@@ -85,6 +85,10 @@ class StateError(VigilError):
     """Feature state that cannot be used: locked by another process, or made by another feature spec."""
 
 
+class StreamError(VigilError):
+    """A stream that cannot go on: taken over by another worker, or its broker refuses it."""
+
+
 class ConfigError(VigilError):
     """A setting that is unknown or cannot be: the message gives the key, the value and what was wanted."""
 

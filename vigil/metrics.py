@@ -68,6 +68,24 @@ STATE_AWAY = Gauge(
 )
 READY = Gauge("vigil_ready", "Workers that are ready.", multiprocess_mode="livesum")
 
+STREAM_LAG = Gauge(
+    "vigil_stream_lag",
+    "Records behind the end of a partition, as last heard from the broker.",
+    ["topic", "partition"],
+    multiprocess_mode="livemostrecent",
+)
+STREAM_RECORDS = Counter("vigil_stream_records", "Records of a stream by what became of them.", ["outcome"])
+STREAM_BATCH = Buckets("vigil_stream_batch_events", "Events committed together.", buckets=ROWS)
+STREAM_COMMIT_SECONDS = Buckets(
+    "vigil_stream_commit_seconds", "From the first record of a transaction to its commit.", buckets=SECONDS
+)
+STREAM_SECONDS = Buckets(
+    "vigil_stream_seconds",
+    "From an event's production to the commit of its decision: the oldest of each transaction.",
+    buckets=SECONDS,
+)
+STREAM_ABORTS = Counter("vigil_stream_aborts", "Transactions aborted; their events are read again.")
+
 _calls: dict[tuple[str, str, str], CallTally] = {}
 
 

@@ -70,6 +70,17 @@ class Settings(BaseModel):
         le=1,
         description="share of requests that the access log holds; above 0, it holds every 5xx",
     )
+    kafka_properties: Path | None = Field(
+        default=None, description="file of key=value lines for Kafka's clients: security.protocol, sasl.*, ssl.*"
+    )
+    stream_member: str = Field(
+        default="", description="name under which a stream worker comes back; default: of host and state"
+    )
+    stream_align_ms: int = Field(
+        default=1000, ge=0, description="how long a stream waits for a partition that lags behind the others in time"
+    )
+    stream_metrics_host: str = Field(default="127.0.0.1", description="address of a stream worker's /metrics")
+    stream_metrics_port: int = Field(default=0, ge=0, le=65535, description="port of it; 0: none")
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

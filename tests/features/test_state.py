@@ -60,6 +60,13 @@ def test_state_goes_on_after_a_clean_stop(settings: Settings, expected: np.ndarr
     again.close()
 
 
+def test_a_state_that_was_stopped_before_its_first_event_takes_events(settings: Settings, expected: np.ndarray) -> None:
+    open_state(DOMAIN, settings).close()
+    again = open_state(DOMAIN, settings)
+    assert fill(again.store, 0, 300).tobytes() == expected.tobytes()
+    again.close()
+
+
 def test_a_process_killed_with_sigkill_loses_nothing_it_answered(settings: Settings, expected: np.ndarray) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"
@@ -82,6 +89,21 @@ def test_a_process_killed_with_sigkill_loses_nothing_it_answered(settings: Setti
     assert fill(state.store, 0, 300).tobytes() == expected.tobytes()
     assert answered >= 120
     state.close()
+
+
+def test_marks_are_stored_with_the_batch_they_were_said_before(settings: Settings) -> None:
+    state = open_state(DOMAIN, settings)
+    state.store.mark({"events/0": 7, "events/1": 3})
+    fill(state.store, 0, 10)
+    state.store.mark({"events/0": 9})
+    fill(state.store, 10, 20)
+    state.store.mark({"events/0": 11})
+    state.abandon()
+    again = open_state(DOMAIN, settings)
+    assert again.store.marks == {"events/0": 9, "events/1": 3}
+    again.store.mark({"events/1": 4})
+    again.close()
+    assert open_state(DOMAIN, settings).store.marks == {"events/0": 9, "events/1": 4}
 
 
 def test_a_torn_last_entry_is_dropped_and_the_rest_kept(settings: Settings, expected: np.ndarray) -> None:

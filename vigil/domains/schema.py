@@ -13,7 +13,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidEvent, InvalidInput
+from vigil.errors import InvalidEvent, InvalidInput, shown
 
 MAX_TS_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 # Text that is not UTF-8 has an exception of its own, and so has what is nested thousands of times.
@@ -103,6 +103,24 @@ class Schema:
             _check_key("event_id", item.event_id)
         return labels, array
 
+    def decode_each(self, values: Sequence[bytes | None]) -> tuple[list[Any], dict[int, InvalidInput]]:
+        """Events of many JSON texts, one event each, decoded in one pass.
+
+        Returns:
+            the events there are, in order, and why a text holds none, by its place in `values`.
+        """
+        return _decode_each(self._one, values, lambda body: self.decode(body)[0][0])
+
+    def decode_feedback_each(self, values: Sequence[bytes | None]) -> tuple[list[Feedback], dict[int, InvalidInput]]:
+        """Labels of many JSON texts, as :meth:`decode_each`."""
+        labels, refused = _decode_each(self._feedback, values, self._one_label)
+        if not refused and all(item.label in (0, 1) for item in labels):
+            return labels, refused
+        return _one_by_one(values, self._one_label)
+
+    def _one_label(self, body: bytes) -> Feedback:
+        return self.decode_feedback(body)[0][0]
+
     def make(self, values: Mapping[str, Any], at: str = "") -> Any:
         """An event from plain values, as from a row of a history or a message of another transport.
 
@@ -188,6 +206,36 @@ class Schema:
 
     def _explained(self, body: bytes | memoryview, array: bool) -> InvalidInput:
         return _explain(body, array, self.fields, self.check)
+
+
+def _decode_each(
+    decoder: msgspec.json.Decoder[Any], values: Sequence[bytes | None], one: Callable[[bytes], Any]
+) -> tuple[list[Any], dict[int, InvalidInput]]:
+    try:
+        lines = b"\n".join(values)  # type: ignore[arg-type]
+        # A line for each text, and an object for each line: so each object is of its own text.
+        if lines.count(b"\n") == len(values) - 1:
+            items = decoder.decode_lines(lines)
+            if len(items) == len(values):
+                return items, {}
+    except (TypeError, *UNREADABLE):
+        pass
+    return _one_by_one(values, one)
+
+
+def _one_by_one(
+    values: Sequence[bytes | None], one: Callable[[bytes], Any]
+) -> tuple[list[Any], dict[int, InvalidInput]]:
+    items, refused = [], {}
+    for place, value in enumerate(values):
+        try:
+            if not (value or b"").lstrip().startswith(b"{"):
+                came = value.decode(errors="replace") if value else MISSING
+                raise InvalidInput(f"body: got {shown(came)}, wanted a JSON object")
+            items.append(one(value or b""))
+        except InvalidInput as failure:
+            refused[place] = failure
+    return items, refused
 
 
 def key_of(event_id: str | int) -> int:

@@ -4,6 +4,7 @@ Every batch is appended to the journal before its features are returned, so a pr
 loses nothing it has answered; only a machine that loses power can lose what was not yet forced to
 disk (`VIGIL_JOURNAL_FSYNC_MS`). At a clean stop, and whenever the journal has grown to
 `VIGIL_JOURNAL_MAX_BYTES`, it is folded into a new snapshot, which replaces the old one atomically.
+Both carry the marks of the store: how far each source of events had been read.
 
 Files under `{VIGIL_STATE_DIR}/features/{domain}/`: `snapshot`, `journal-N` (N counts up; the snapshot
 says from which N on it needs them) and `lock`, which one process holds.
@@ -41,6 +42,16 @@ _MAGIC = b"VIGILST2"  # the last digit counts the layouts of the arrays
 _ENTRY = struct.Struct("<IIQ")  # rows, bytes of new keys, checksum of both parts
 
 
+class _Head(msgspec.Struct):
+    """What a journal entry holds beside its rows, where it holds marks; without them, the list of keys alone."""
+
+    keys: list[tuple[int, str]]
+    marks: dict[str, int]
+
+
+_head: msgspec.json.Decoder[_Head | list[tuple[int, str]]] = msgspec.json.Decoder(_Head | list[tuple[int, str]])
+
+
 class State:
     """A domain's store together with its files. Open it with :func:`open_state`, close it when done."""
 
@@ -76,7 +87,12 @@ class State:
             self._lock.close()
 
     def _append(self, batch: npt.NDArray[np.int64], new_keys: Sequence[tuple[int, str]]) -> None:
-        keys = msgspec.json.encode(new_keys) if new_keys else b""
+        keys, marks = b"", self.store.new_marks
+        if marks:
+            keys = msgspec.json.encode(_Head(list(new_keys), marks))
+            marks.clear()
+        elif new_keys:
+            keys = msgspec.json.encode(new_keys)
         rows = batch.tobytes()
         self._journal.write(_ENTRY.pack(len(batch), len(keys), xxh3_64_intdigest(keys + rows)) + keys + rows)
         now = time.monotonic()
@@ -159,10 +175,11 @@ def restored(folder: Path, domain: Domain, before: int | None = None) -> tuple[M
         sequence = read_snapshot(store, folder / "snapshot")
     while (path := folder / f"journal-{sequence}").exists() and (before is None or sequence < before):
         good = 0
-        for batch, keys, end in _entries(path, store.columns):
-            for entity, key in keys:
+        for batch, head, end in _entries(path, store.columns):
+            for entity, key in head.keys:
                 store.add_row(entity, key)
             store.run(batch)
+            store.marks.update(head.marks)
             good = end
         if good < path.stat().st_size:
             log.warning("%s ends in a torn entry at byte %d: dropped", path, good)
@@ -183,6 +200,7 @@ def write_snapshot(store: MemoryStore, folder: Path, sequence: int = 0) -> Path:
         "domain": store.domain.name,
         "spec_hash": store.domain.spec_hash,
         "sequence": sequence,
+        "marks": store.marks,
         "rows": [list(rows.items()) for rows in store.rows],
         "arrays": {name: [array.dtype.str, list(array.shape)] for name, array in parts.items()},
     }
@@ -226,11 +244,12 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
     for name, (dtype, shape) in header["arrays"].items():
         arrays[name] = np.frombuffer(data, dtype, int(np.prod(shape)), at).reshape(shape)
         at += arrays[name].nbytes
+    store.marks = header.get("marks", {})
     store.adopt(arrays, [dict(rows) for rows in header["rows"]])
     return int(header["sequence"])
 
 
-def _entries(path: Path, columns: int) -> Iterator[tuple[npt.NDArray[np.int64], list[tuple[int, str]], int]]:
+def _entries(path: Path, columns: int) -> Iterator[tuple[npt.NDArray[np.int64], _Head, int]]:
     data = memoryview(path.read_bytes())
     at = 0
     while at + _ENTRY.size <= len(data):
@@ -239,8 +258,9 @@ def _entries(path: Path, columns: int) -> Iterator[tuple[npt.NDArray[np.int64], 
         if len(body) < keys + rows * columns * 8 or xxh3_64_intdigest(body) != checksum:
             return
         at += _ENTRY.size + len(body)
-        new_keys = msgspec.json.decode(body[:keys], type=list[tuple[int, str]]) if keys else []
-        yield np.frombuffer(body[keys:], np.int64).reshape(rows, columns), new_keys, at
+        found = _head.decode(body[:keys]) if keys else []
+        head = found if isinstance(found, _Head) else _Head(found, {})
+        yield np.frombuffer(body[keys:], np.int64).reshape(rows, columns), head, at
 
 
 def _drop_journals(folder: Path, before: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from vigil.features.program import KEEP_MS, WIDTH, compile_features
 CHUNK = 65_536  # rows of a history between two reports of progress
 FEW = 32  # events that are packed one by one: arrays cost more than they save
 NEVER = -(1 << 62)
+LEAST_ROOM = 1 << 14  # records
 
 Features = npt.NDArray[np.float32]
 Status = npt.NDArray[np.uint8]
@@ -51,6 +52,8 @@ class MemoryStore:
         self.columns = kernel.B_VALUES + self._numbers + self._entities
         self.rows: list[dict[str, int]] = [{} for _ in domain.entities]
         self.new_keys: list[tuple[int, str]] = []
+        self.marks: dict[str, int] = {}
+        self.new_marks: dict[str, int] = {}
         self.count = 0
         self.meta = _fresh_meta(1024)
         self.arena = np.zeros(1 << 16, np.int64)
@@ -76,6 +79,15 @@ class MemoryStore:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
         """
         return self.run(self.pack(events))
+
+    def mark(self, marks: Mapping[str, int]) -> None:
+        """Says how far each of the sources has been read once the batch that comes next is applied.
+
+        `marks` of the store holds the last word on each source. It is stored with the batch, so that
+        whoever restores the state knows what is not in it.
+        """
+        self.marks.update(marks)
+        self.new_marks.update(marks)
 
     def pack(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
         """Events as rows for :meth:`run`, int64 [n, columns]; nothing counts before that.

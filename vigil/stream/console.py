@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import perf_counter
 
-import msgspec
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -34,18 +31,15 @@ def run(
     seconds: float,
     wait: float,
 ) -> None:
-    """Feeds `steps` to `to` (http, grpc or -) and shows what happens, until it ends or is interrupted.
+    """Feeds `steps` to `to` (http or grpc) and shows what happens, until it ends or is interrupted.
 
     Raises:
         ConfigError: for another `to`.
         Unavailable: where the service is not there.
     """
-    if to == "-":
-        asyncio.run(_print(steps, rate, count, seconds))
-        return
     senders: dict[str, type[HttpSender] | type[GrpcSender]] = {"http": HttpSender, "grpc": GrpcSender}
     if to not in senders:
-        raise ConfigError(f"--to: got {to!r}, wanted http, grpc or -")
+        raise ConfigError(f"--to: got {to!r}, wanted http or grpc")
     tally = Tally()
     console = Console()
     try:
@@ -64,22 +58,6 @@ def after(steps: Iterator[Simulated], skip: int) -> Iterator[Simulated]:
             skip -= step.event is not None
         else:
             yield step
-
-
-async def _print(steps: Iterator[Simulated], rate: float, count: int, seconds: float) -> None:
-    started_s, sent = perf_counter(), 0
-    write = sys.stdout.buffer.write
-    for step in steps:
-        if (count and sent >= count) or (seconds and perf_counter() - started_s >= seconds):
-            break
-        if step.event is None:
-            continue
-        if rate and (early_s := started_s + sent / rate - perf_counter()) > 0:
-            sys.stdout.flush()
-            await asyncio.sleep(early_s)
-        write(msgspec.json.encode(step.event) + b"\n")
-        sent += 1
-    sys.stdout.flush()
 
 
 async def _show(

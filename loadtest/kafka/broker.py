@@ -1,0 +1,172 @@
+"""A Kafka broker (KRaft, one node) for as long as a `with` block lasts; its jars come from Maven once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from loadtest.served import LOCALHOST, ROOT, free_port
+from vigil.errors import VigilError
+
+HERE = Path(__file__).parent
+JARS = ROOT / "build" / "kafka"
+HEAP = "-Xmx512m"
+
+
+class NoBroker(VigilError):
+    """A broker that did not come up; the message says what is missing, or ends with its log."""
+
+
+def jars() -> Path:
+    """The folder with Kafka's jars; fetched by Maven where they are not there yet.
+
+    Raises:
+        NoBroker: without Java or Maven, or where Maven cannot fetch them.
+    """
+    for tool, package in (("java", "default-jre-headless"), ("mvn", "maven")):
+        if shutil.which(tool) is None:
+            raise NoBroker(f"{tool} is missing, a Kafka broker needs it: apt-get install -y {package}")
+    done = JARS / "complete"
+    if not done.exists():
+        JARS.mkdir(parents=True, exist_ok=True)
+        command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
+        fetched = subprocess.run([*command, f"-DoutputDirectory={JARS}"], capture_output=True, text=True, check=False)
+        if fetched.returncode:
+            raise NoBroker(f"Maven could not fetch Kafka:\n{fetched.stdout}{fetched.stderr}")
+        done.touch()
+    return JARS
+
+
+class Broker:
+    """Runs a broker on the loopback interface; it can be stopped and started again with what it holds.
+
+    Args:
+        folder: for its data and log.
+        port: to listen on; 0: a free one.
+        settings: of `server.properties`, over ours.
+    """
+
+    def __init__(self, folder: Path, port: int = 0, settings: Mapping[str, str] | None = None) -> None:
+        self.port = port or free_port()
+        self.address = f"{LOCALHOST}:{self.port}"
+        self._folder, self._controller = folder, free_port()
+        self._settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "server.properties").write_text(self._properties())
+        shutil.rmtree(self._folder / "data", ignore_errors=True)
+        identity = self._java("kafka.tools.StorageTool", "random-uuid").strip()
+        self._java("kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties")
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, wait_s: float = 60.0) -> None:
+        """Starts it; returns once it answers.
+
+        Raises:
+            NoBroker: where it does not.
+        """
+        log = self._folder / "log"
+        with log.open("ab") as out:
+            command = self._command(HEAP, "kafka.Kafka", "server.properties")
+            self._process = subprocess.Popen(
+                command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        until_s = time.monotonic() + wait_s
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until_s:
+                self.stop()
+                raise NoBroker(f"Kafka did not come up:\n{log.read_text()}")
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGTERM, wait_s: float = 30.0) -> None:
+        """Ends it, by SIGTERM or another signal."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(number)
+            try:
+                self._process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def wait(self) -> None:
+        """Returns when it has ended."""
+        if self._process:
+            self._process.wait()
+
+    def admin(self) -> AdminClient:
+        """A client to make topics with."""
+        return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+
+    def create(self, names: Sequence[str], partitions: int = 3) -> None:
+        """Makes topics.
+
+        Raises:
+            NoBroker: where it does not take them.
+        """
+        admin = self.admin()
+        for name, future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).items():
+            try:
+                future.result(30)
+            except KafkaException as failure:
+                raise NoBroker(f"topic {name}: {failure.args[0].str()}") from None
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.admin().list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
+
+    def _command(self, *arguments: str) -> list[str]:
+        log4j = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
+        return ["java", log4j, "-XX:TieredStopAtLevel=4", "-cp", f"{jars()}/*", *arguments]
+
+    def _java(self, *arguments: str) -> str:
+        command = self._command(*arguments)
+        done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NoBroker(f"{' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _properties(self) -> str:
+        values = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{LOCALHOST}:{self._controller}",
+            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{LOCALHOST}:{self._controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": "data",
+            "num.partitions": "3",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "3",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "3",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "auto.create.topics.enable": "false",
+            "log.retention.bytes": "2000000000",
+        }
+        return "".join(f"{key}={value}\n" for key, value in (values | self._settings).items()) + os.linesep

@@ -1,0 +1,246 @@
+"""`python -m loadtest.stream`: Kafka to Kafka, exactly once, with features, model and policy on every event."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import typer
+from confluent_kafka import Consumer, Producer, TopicPartition
+from rich.console import Console
+
+from loadtest.kafka.broker import Broker
+from vigil import domains
+from vigil.errors import VigilError
+from vigil.stream.simulator import stream
+
+DOMAIN = "payments"
+TOPICS = ("events", "feedback", "decisions", "alerts", "dead")
+Records = list[tuple[bytes, str]]
+
+console = Console()
+
+
+def main(
+    events: Annotated[int, typer.Option(help="Backlog for the rate.")] = 500_000,
+    rate: Annotated[int, typer.Option(help="Events a second for latency, recovery and flatness.")] = 10_000,
+    seconds: Annotated[int, typer.Option(help="Of steady load for the latency.")] = 20,
+    flat: Annotated[int, typer.Option(help="Seconds of steady load for flatness; 600 for the long one.")] = 120,
+    flat_rate: Annotated[int, typer.Option(help="Events a second of it.")] = 25_000,
+) -> None:
+    """All four, one broker, one worker, each run with topics and state of its own."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="vigil-stream-") as folder:
+            made = records(max(events, 200_000))
+            backlog(Path(folder), made[:events])
+            steady(Path(folder), made, rate, seconds, kill=False)
+            steady(Path(folder), made, rate, seconds, kill=True)
+            flatness(Path(folder), made, flat_rate, flat)
+    except VigilError as failure:
+        console.print(f"[red]bench-stream: {failure}")
+        raise typer.Exit(1) from None
+
+
+def records(count: int) -> Records:
+    """Simulated events as JSON, and their keys."""
+    found: Records = []
+    for step in stream(domains.load(DOMAIN), 0, 183):
+        if step.event is not None:
+            found.append((msgspec.json.encode(step.event), str(step.event["customer"])))
+            if len(found) == count:
+                break
+    return found
+
+
+class Run:
+    """A broker with topics, and a worker that can be killed; both end with the block."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder / name
+        self.broker = Broker(self.folder / "kafka")
+
+    def __enter__(self) -> Run:
+        self.broker.__enter__()
+        self.broker.create(TOPICS)
+        self.worker: subprocess.Popen[bytes] | None = None
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self.worker:
+            self.worker.kill()
+            self.worker.wait()
+        self.broker.stop()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts the worker."""
+        at = f"kafka://{self.broker.address}/"
+        command = [sys.executable, "-m", "vigil.cli", "stream", "--from", at + "events", "--to", at + "decisions"]
+        command += ["--feedback", "feedback", "--alerts", "alerts", "--dead-letters", "dead"]
+        env = os.environ | {"VIGIL_STATE_DIR": str(self.folder / "state")}
+        self.worker = subprocess.Popen(command, env=env)
+        return self.worker
+
+    def producer(self) -> Producer:
+        """A producer that keeps the order of a key."""
+        return Producer(
+            {
+                "bootstrap.servers": self.broker.address,
+                "enable.idempotence": True,
+                "linger.ms": 2,
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 1_000_000,
+                "log_level": 0,
+            }
+        )
+
+    def reader(self) -> Consumer:
+        """A `read_committed` reader of the decisions, from their beginning."""
+        reader = Consumer(
+            {
+                "bootstrap.servers": self.broker.address,
+                "group.id": "bench",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 5,
+                "fetch.queue.backoff.ms": 5,
+                "log_level": 0,
+            }
+        )
+        reader.assign([TopicPartition("decisions", partition, 0) for partition in range(3)])
+        return reader
+
+    def usage(self) -> tuple[float, float]:
+        """CPU seconds and resident MB of the worker."""
+        assert self.worker
+        stat = Path(f"/proc/{self.worker.pid}/stat").read_text().rpartition(")")[2].split()
+        resident = int(Path(f"/proc/{self.worker.pid}/statm").read_text().split()[1])
+        ticks = os.sysconf("SC_CLK_TCK")
+        return (int(stat[11]) + int(stat[12])) / ticks, resident * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def backlog(folder: Path, made: Records) -> None:
+    """How fast a backlog is worked off, from the first decision to the last."""
+    with Run(folder, "backlog") as run:
+        producer = run.producer()
+        for value, key in made:
+            producer.produce("events", value, key)
+        producer.flush()
+        reader = run.reader()
+        run.start()
+        seen, first_s, first = 0, 0.0, 0
+        while seen < len(made):
+            seen += sum(record.error() is None for record in reader.consume(10_000, 0.02))
+            if seen and not first:
+                first_s, first, cpu_s = time.perf_counter(), seen, run.usage()[0]
+        took_s = time.perf_counter() - first_s
+        used_s = run.usage()[0] - cpu_s
+        reader.close()
+    n = seen - first
+    console.print(
+        f"backlog of {seen:,}: {n / took_s:,.0f} events/s, worker {used_s / n * 1e6:.1f} CPU us an event "
+        "(a reader of all decisions beside it)"
+    )
+
+
+def steady(folder: Path, made: Records, rate: int, seconds: int, kill: bool) -> None:
+    """Latencies from produced to read at a steady rate; with `kill`, the longest wait around a kill and restart."""
+    with Run(folder, "kill" if kill else "steady") as run:
+        reader = run.reader()
+        run.start()
+        warm(run, reader, made[:1000])
+        feeding = Feed(run.producer(), made[1000:], rate, seconds)
+        feeding.start()
+        latencies, ids, end_s = list[float](), list[bytes](), time.time() + seconds + 30
+        killed = not kill
+        while len(ids) < feeding.count and time.time() < end_s:
+            if not killed and len(ids) > feeding.count // 2:
+                killed = True
+                assert run.worker
+                run.worker.kill()
+                run.worker.wait()
+                run.start()
+            records = [record for record in reader.consume(5000, 0.005) if record.error() is None]
+            now_s = time.time()
+            for record in records:
+                number = (record.value() or b"").split(b'"', 4)[3]
+                ids.append(number)
+                latencies.append(now_s - feeding.sent_s[number])
+        feeding.join()
+        reader.close()
+    ms = np.array(latencies[len(latencies) // 5 :]) * 1000
+    lost, doubled = feeding.count - len(set(ids)), len(ids) - len(set(ids))
+    what = f"kill -9 and restart at {rate:,}/s" if kill else f"steady {rate:,}/s"
+    p50, p99 = np.quantile(ms, [0.5, 0.99])
+    console.print(f"{what}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {ms.max():,.0f} ms; lost {lost}, doubled {doubled}")
+
+
+def flatness(folder: Path, made: Records, rate: int, seconds: int) -> None:
+    """Memory and lag of the worker in quarters of a long steady run."""
+    with Run(folder, "flat") as run:
+        reader = run.reader()
+        run.start()
+        warm(run, reader, made[:1000])
+        feeding = Feed(run.producer(), made[1000:], rate, seconds)
+        feeding.start()
+        seen, quarters, latencies = 0, list[str](), list[float]()
+        while seen < feeding.count:
+            records = [record for record in reader.consume(10_000, 0.02) if record.error() is None]
+            if records:
+                latencies.append(time.time() - records[0].timestamp()[1] / 1000)
+            seen += len(records)
+            if seen >= feeding.count * (len(quarters) + 1) // 4:
+                p50 = np.median(latencies) * 1000
+                quarters.append(f"{run.usage()[1]:,.0f} MB, {p50:.0f} ms")
+                latencies.clear()
+        feeding.join()
+        reader.close()
+    console.print(f"{seconds} s at {rate:,}/s, memory and p50 written to read, by quarter: {'; '.join(quarters)}")
+
+
+def warm(run: Run, reader: Consumer, made: Records) -> None:
+    """Returns once the worker has answered these."""
+    producer = run.producer()
+    for value, key in made:
+        producer.produce("events", value, key)
+    producer.flush()
+    seen = 0
+    while seen < len(made):
+        seen += sum(record.error() is None for record in reader.consume(1000, 0.1))
+
+
+class Feed(threading.Thread):
+    """Produces at a rate, ever new events; `sent_s` says when each was, by its id."""
+
+    def __init__(self, producer: Producer, made: Records, rate: int, seconds: int) -> None:
+        super().__init__(daemon=True)
+        self.sent_s: dict[bytes, float] = {}
+        self.count = rate * seconds
+        self._producer, self._made, self._rate = producer, made, rate
+
+    def run(self) -> None:
+        """Sends, on schedule."""
+        began_s = time.perf_counter()
+        for i in range(self.count):
+            lap, place = divmod(i, len(self._made))
+            value, key = self._made[place]
+            if lap:  # the same again, as other events a lap later
+                value = value.replace(b'"event_id":"', b'"event_id":"%d-' % lap, 1)
+            if i % 20 == 0:
+                self._producer.poll(0)
+                if (early_s := began_s + i / self._rate - time.perf_counter()) > 0:
+                    time.sleep(early_s)
+            self.sent_s[value.split(b'"', 4)[3]] = time.time()
+            self._producer.produce("events", value, key)
+        self._producer.flush()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,169 @@
+"""A real broker, a small model, and workers as processes that can be killed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from loadtest.kafka.broker import Broker, NoBroker
+from tests.serving import tiny_model
+from vigil import domains
+from vigil.domains.simulation import simulate
+from vigil.features.history import History
+
+DOMAIN = domains.load("payments")
+ROLES = ("events", "feedback", "decisions", "alerts", "dead")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BENTOML_HOME with a small champion."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(folder / "bentoml"))
+        tiny_model.store(folder, DOMAIN)
+    return folder / "bentoml"
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of the session; without Java or Maven the tests are skipped, under CI they fail."""
+    try:
+        with Broker(tmp_path_factory.mktemp("kafka")) as running:
+            yield running
+    except NoBroker as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+
+
+@dataclass
+class Stream:
+    """Topics of one test, and the workers on them."""
+
+    broker: Broker
+    names: dict[str, str]
+    home: Path
+    folder: Path
+
+    def arguments(self) -> list[str]:
+        """Of `vigil stream` for these topics."""
+        at, names = f"kafka://{self.broker.address}/", self.names
+        return [
+            "stream", "--from", at + names["events"], "--to", at + names["decisions"], "--group", names["events"],
+            "--feedback", names["feedback"], "--alerts", names["alerts"], "--dead-letters", names["dead"], "--features",
+        ]  # fmt: skip
+
+    def worker(self, *more: str, state: str = "state", **settings: str) -> subprocess.Popen[str]:
+        """A worker that has been started."""
+        env = os.environ | {"BENTOML_HOME": str(self.home), "VIGIL_STATE_DIR": str(self.folder / state)} | settings
+        command = [sys.executable, "-m", "vigil.cli", *self.arguments(), *more]
+        return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *more: str, state: str = "state", **settings: str) -> str:
+        """Lets a worker read all there is; gives what it said."""
+        with self.worker(*more, "--stop-at-end", state=state, **settings) as process:
+            try:
+                _, said = process.communicate(timeout=90)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert process.returncode == 0, said
+        return said
+
+    def produce(self, role: str, values: Sequence[tuple[bytes | None, bytes]], headers: Any = None) -> None:
+        """Appends records (value, key) to a topic."""
+        producer = Producer({"bootstrap.servers": self.broker.address, "partitioner": "murmur2_random"})
+        for value, key in values:
+            while True:
+                try:
+                    producer.produce(self.names[role], value, key, headers=headers)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        assert producer.flush(60) == 0
+
+    def committed(self, role: str) -> list[Any]:
+        """All records of a topic that a `read_committed` reader sees."""
+        reader = Consumer(
+            {
+                "bootstrap.servers": self.broker.address,
+                "group.id": "test",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+            }
+        )
+        reader.assign([TopicPartition(self.names[role], partition, 0) for partition in range(3)])
+        found, ended = [], 0
+        while ended < 3:
+            for record in reader.consume(5000, 1.0):
+                if record.error() is None:
+                    found.append(record)
+                else:
+                    assert record.error().code() == KafkaError._PARTITION_EOF, record.error()
+                    ended += 1
+        reader.close()
+        return found
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """The decision records."""
+        return [json.loads(record.value()) for record in self.committed("decisions")]
+
+
+@pytest.fixture
+def stream(broker: Broker, home: Path, tmp_path: Path) -> Stream:
+    """Topics of their own for a test."""
+    names = {role: f"{role}-{next(_numbers)}" for role in ROLES}
+    broker.create(list(names.values()))
+    return Stream(broker, names, home, tmp_path)
+
+
+_numbers = itertools.count()
+
+
+def history(first_day: int, days: int, customers: int, terminals: int) -> History:
+    """Days of the simulated world, labels and all."""
+    made = simulate(0, first_day, days, customers=customers, terminals=terminals)
+    return History(DOMAIN, made.event_ids, made.ts_ms, made.keys, made.numbers, made.labels)
+
+
+def events_of(past: History) -> list[tuple[bytes, bytes]]:
+    """The events of a history as records: value, key."""
+    columns = [past.event_ids, past.ts_ms, *past.keys.values(), *past.numbers.values()]
+    return [
+        (
+            json.dumps(dict(zip(("event_id", "ts", *past.keys, *past.numbers), row, strict=True))).encode(),
+            b"%d" % row[2],
+        )
+        for row in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def labels_of(past: History) -> list[tuple[bytes, bytes]]:
+    """The labels of a history as records."""
+    pairs = zip(past.event_ids.tolist(), past.labels.tolist(), strict=True)
+    return [(b'{"event_id":%d,"label":%d}' % pair, b"%d" % pair[0]) for pair in pairs]
+
+
+def rows_of(decisions: Sequence[dict[str, Any]], past: History) -> np.ndarray:
+    """The features of the decisions in the order of the history, float32 [n, F]."""
+    found = {int(decision["event_id"]): decision["features"] for decision in decisions}
+    return np.array([found[event_id] for event_id in past.event_ids.tolist()], np.float32)
+
+
+@pytest.fixture(scope="session")
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often workers are killed at random: STREAM_KILLS, or a few."""
+    return int(os.environ.get("STREAM_KILLS", "4"))

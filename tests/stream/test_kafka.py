@@ -1,0 +1,183 @@
+"""Laws of the Kafka worker, with a real broker and real kills."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from tests.stream.conftest import DOMAIN, Stream, events_of, history, labels_of, rows_of
+from vigil.features.store import MemoryStore
+
+
+def event(i: int, **changed: object) -> bytes:
+    values = {"event_id": f"e{i}", "ts": 1_600_000_000_000 + i, "customer": i % 3, "terminal": i % 5, "amount": 10.5}
+    return json.dumps(values | changed).encode()
+
+
+def last_line(process: subprocess.Popen[str], within_s: float = 60) -> str:
+    try:
+        return process.communicate(timeout=within_s)[1].strip()
+    finally:
+        process.kill()
+
+
+def test_every_event_of_a_history_has_one_decision_with_the_features_of_the_offline_computation(
+    stream: Stream,
+) -> None:
+    past = history(150, 40, customers=300, terminals=60)
+    stream.produce("feedback", labels_of(past))
+    stream.run()
+    stream.produce("events", events_of(past))
+    said = stream.run()
+    assert f"{len(past):,} decisions; delivered exactly once" in said
+    decisions = stream.decisions()
+    assert sorted(int(decision["event_id"]) for decision in decisions) == past.event_ids.tolist()
+    assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(past).tobytes()
+
+
+def test_keys_and_traces_pass_on_and_what_the_policy_stops_is_an_alert(stream: Stream) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    events = [(event(i), b"key-%d" % i) for i in range(50)]
+    stream.produce("events", events, headers=[("traceparent", trace), ("other", "x")])
+    stream.run()
+    decisions = stream.committed("decisions")
+    for record in decisions:
+        value = json.loads(record.value())
+        assert record.key() == b"key-" + value["event_id"][1:].encode()
+        headers = [("vigil-decision", DOMAIN.policy.version.encode()), ("traceparent", trace.encode())]
+        assert record.headers() == headers
+    stopped = {r.value() for r in decisions if json.loads(r.value())["action"] == "block"}
+    assert {record.value() for record in stream.committed("alerts")} == stopped
+    assert len(decisions) == 50
+
+
+@pytest.mark.parametrize("place", [0, 1, 4, 5])
+def test_a_poison_record_in_any_place_becomes_a_dead_letter_and_the_others_are_decided(
+    stream: Stream, place: int
+) -> None:
+    records = [(event(i), b"k") for i in range(5)]
+    records.insert(place, (b'{"event_id": "bad", "amount": "much"}', b"k"))
+    stream.produce("events", records)
+    stream.run()
+    assert [decision["event_id"] for decision in stream.decisions()] == ["e0", "e1", "e2", "e3", "e4"]
+    (letter,) = stream.committed("dead")
+    assert (letter.value(), letter.key()) == (records[place][0], b"k")
+    headers = dict(letter.headers())
+    assert (
+        headers["vigil-reason"]
+        == b"ts: got nothing, wanted an RFC 3339 time with an offset, or epoch milliseconds (UTC)"
+    )
+    assert headers["vigil-topic"] == stream.names["events"].encode()
+    assert int(headers["vigil-partition"]) in range(3)
+    assert int(headers["vigil-offset"]) == place
+
+
+def test_dead_letters_go_back_where_they_came_from_once(stream: Stream) -> None:
+    late = event(7, ts=1 << 43)
+    stream.produce("events", [(event(1), b"k"), (late, b"k"), (None, b"k")])
+    stream.run()
+    assert len(stream.committed("dead")) == 2
+    said = stream.run("--replay-dead-letters")
+    assert "2 dead letters put back where they came from" in said
+    assert "0 dead letters" in stream.run("--replay-dead-letters")
+    # The fix: this worker takes events from far ahead.
+    stream.run(VIGIL_MAX_FUTURE_S=str(1 << 40))
+    assert sorted(decision["event_id"] for decision in stream.decisions()) == ["e1", "e7"]
+    assert len(stream.committed("dead")) == 3
+
+
+def test_workers_killed_at_random_lose_nothing_and_double_nothing(stream: Stream, kills: int) -> None:
+    past = history(150, 30, customers=400, terminals=80)
+    events = events_of(past)
+    share = len(events) // kills + 1
+    moments = random.Random(5)
+    for start in range(0, len(events), share):
+        stream.produce("events", events[start : start + share])
+        process = stream.worker()
+        timer = threading.Timer(moments.uniform(0.8, 1.8), process.kill)
+        timer.start()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    stream.run()
+    decisions = stream.decisions()
+    assert sorted(int(decision["event_id"]) for decision in decisions) == past.event_ids.tolist()
+    unlabelled = history(150, 30, customers=400, terminals=80)
+    unlabelled.labels[:] = -1
+    assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(unlabelled).tobytes()
+
+
+def test_state_that_was_lost_is_made_again_from_the_topic_and_nothing_comes_out_twice(stream: Stream) -> None:
+    past = history(150, 10, customers=300, terminals=60)
+    events = events_of(past)
+    stream.produce("events", events[:-500])
+    stream.run()
+    stream.produce("events", events[-500:])
+    assert "500 decisions" in stream.run(state="another")
+    decisions = stream.decisions()
+    assert len(decisions) == len(events)
+    past.labels[:] = -1
+    assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(past).tobytes()
+
+
+def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:
+    stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000)])
+    process = stream.worker()
+    try:
+        while len(stream.committed("decisions")) < 2000:
+            assert process.poll() is None
+        stream.broker.stop()
+        stream.broker.start()
+        stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000, 4000)])
+        while len(stream.committed("decisions")) < 4000:
+            assert process.poll() is None
+        process.terminate()
+        assert "4,000 decisions" in last_line(process)
+    finally:
+        process.kill()
+    ids = [decision["event_id"] for decision in stream.decisions()]
+    assert len(ids) == len(set(ids)) == 4000
+
+
+def test_a_second_worker_with_a_memory_of_its_own_is_refused_and_the_first_goes_on(stream: Stream) -> None:
+    stream.produce("events", [(event(0), b"k")])
+    first = stream.worker()
+    try:
+        while not stream.committed("decisions"):
+            assert first.poll() is None
+        second = stream.worker(state="another")
+        assert "state in memory belongs to one worker" in " ".join(last_line(second).split())
+        assert second.returncode == 1
+        stream.produce("events", [(event(1), b"k")])
+        while len(stream.committed("decisions")) < 2:
+            assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_a_worker_whose_place_was_taken_ends_with_a_line(stream: Stream) -> None:
+    stream.produce("events", [(event(0), b"k")])
+    first = stream.worker(VIGIL_STREAM_MEMBER="one")
+    try:
+        while not stream.committed("decisions"):
+            assert first.poll() is None
+        stream.run(state="another", VIGIL_STREAM_MEMBER="one")
+        stream.produce("events", [(event(1), b"k")])
+        line = last_line(first)
+        assert first.returncode == 1
+        assert "ends" in line.splitlines()[-1]
+    finally:
+        first.kill()
+
+
+def test_topics_that_are_not_there_and_properties_that_cannot_be_are_one_line(stream: Stream) -> None:
+    (stream.folder / "client.properties").write_text("isolation.level=read_uncommitted\n")
+    process = stream.worker(VIGIL_KAFKA_PROPERTIES=str(stream.folder / "client.properties"))
+    assert "line 1: isolation.level is not to be set" in last_line(process)
+    stream.names["alerts"] = "none-such"
+    assert "there is no topic 'none-such'" in last_line(stream.worker())

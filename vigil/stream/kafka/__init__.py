@@ -1,0 +1,1 @@
+"""Streams from Kafka to Kafka, each event exactly once."""

@@ -1,0 +1,157 @@
+"""Addresses, settings and errors of Kafka's clients."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer
+
+from vigil.errors import ConfigError, Unavailable, shown
+
+logger = logging.getLogger("vigil.stream")
+
+SCHEME = "kafka://"
+ANSWER_S = 15.0
+NOTE_EVERY_S = 10.0
+
+# What exactness rests on: not to be set from outside.
+OURS = (
+    "bootstrap.servers", "group.id", "group.instance.id", "enable.auto.commit", "enable.auto.offset.store",
+    "isolation.level", "transactional.id", "enable.idempotence", "partition.assignment.strategy",
+    "enable.partition.eof", "partitioner",
+)  # fmt: skip
+# Waits of librdkafka that by default are made for few clients and large broker clusters.
+CLIENT = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 1000, "log_level": 0}
+READER: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "earliest",
+    "isolation.level": "read_committed",
+    "enable.partition.eof": True,
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": 6000,
+    "heartbeat.interval.ms": 500,
+    "fetch.wait.max.ms": 10,
+    "fetch.queue.backoff.ms": 5,
+    "queued.min.messages": 50_000,
+}
+WRITER = {
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",
+    "compression.type": "lz4",
+    "linger.ms": 0,
+    "batch.size": 1_000_000,
+    "batch.num.messages": 20_000,
+    "queue.buffering.max.messages": 500_000,
+    "queue.buffering.max.kbytes": 1_048_576,
+    "retry.backoff.ms": 1,
+    "retry.backoff.max.ms": 10,
+}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A Kafka topic and the brokers that know it, `host:port` separated by commas."""
+
+    brokers: str
+    name: str
+
+    @classmethod
+    def parse(cls, address: str) -> Topic:
+        """Reads `kafka://host:port[,host:port...]/topic`.
+
+        Raises:
+            ConfigError: for anything else.
+        """
+        brokers, _, name = address.removeprefix(SCHEME).partition("/")
+        parts = [broker.rpartition(":") for broker in brokers.split(",")]
+        if not (address.startswith(SCHEME) and name) or not all(host and port.isdigit() for host, _, port in parts):
+            raise ConfigError(f"address {address!r}: wanted kafka://host:port/topic")
+        return cls(brokers, name)
+
+
+def read_properties(path: Path | None) -> dict[str, str]:
+    """Settings of librdkafka in a file of `key=value` lines, as `security.protocol=SASL_SSL`; `#` begins a comment.
+
+    Raises:
+        ConfigError: where the file cannot be read, a line is none, or sets what a stream's exactness rests on.
+    """
+    if path is None:
+        return {}
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise ConfigError(f"{path}: cannot be read ({failure})") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not (key and equals):
+            raise ConfigError(f"{path}, line {number}: wanted key=value")
+        if key in OURS:
+            raise ConfigError(f"{path}, line {number}: {key} is not to be set: the stream depends on its own value")
+        found[key] = value
+    return found
+
+
+def consumer(topic: Topic, group: str, properties: Mapping[str, str], **more: Any) -> Consumer:
+    """A consumer of committed records.
+
+    Raises:
+        ConfigError: for a property that librdkafka does not take.
+    """
+    made: Consumer = _made(Consumer, topic, CLIENT | READER | {"group.id": group} | dict(properties) | more)
+    return made
+
+
+def producer(topic: Topic, properties: Mapping[str, str], **more: Any) -> Producer:
+    """An idempotent producer.
+
+    Raises:
+        ConfigError: for a property that librdkafka does not take.
+    """
+    made: Producer = _made(Producer, topic, CLIENT | WRITER | dict(properties) | more)
+    return made
+
+
+def _made(kind: Any, topic: Topic, values: Mapping[str, Any]) -> Any:
+    values = {"bootstrap.servers": topic.brokers, "error_cb": _note} | dict(values)
+    try:
+        return kind(values)
+    except KafkaException as failure:
+        raise ConfigError(f"Kafka properties: {failure.args[0].str()}") from None
+    except (ValueError, TypeError) as failure:
+        raise ConfigError(f"Kafka properties: {failure}") from None
+
+
+_noted: dict[int, float] = {}
+
+
+def _note(error: Any) -> None:
+    """Says what a client complains of, each kind once in a while: while a broker is away it does all the time."""
+    now_s = monotonic()
+    if now_s - _noted.get(error.code(), -NOTE_EVERY_S) >= NOTE_EVERY_S:
+        _noted[error.code()] = now_s
+        logger.warning("Kafka: %s", error.str())
+
+
+def partitions(client: Consumer, topic: Topic) -> list[int]:
+    """The partitions of a topic.
+
+    Raises:
+        Unavailable: where no broker answers.
+        ConfigError: where there is no such topic.
+    """
+    try:
+        found = client.list_topics(topic.name, timeout=ANSWER_S).topics[topic.name]
+    except KafkaException as failure:
+        raise Unavailable(f"no broker answers at {topic.brokers}: {failure.args[0].str()}") from None
+    if found.error is not None or not found.partitions:
+        raise ConfigError(f"there is no topic {shown(topic.name)} at {topic.brokers}")
+    return sorted(found.partitions)

@@ -1,0 +1,188 @@
+"""Transactions: the records made of a batch and the offsets it was read up to, together or not at all."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass, field
+from time import perf_counter, time
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from vigil import metrics
+from vigil.errors import StreamError
+from vigil.stream.kafka.clients import logger
+
+Headers = list[tuple[str, str | bytes | None]]
+ANSWER_S = 30.0
+TRY_S = 2.0
+LOOK_S = 0.5
+STUCK_S = 6.0
+
+
+class Stuck(StreamError):
+    """A producer that does not come back from a call, as after a restart of the only broker: make another one.
+
+    Its transaction cannot be committed any more: the other one, of the same name, fences it off.
+    """
+
+
+@dataclass
+class Work:
+    """What one transaction brings.
+
+    Attributes:
+        outputs: topic, value, key and headers of each record.
+        offsets: the next offset to read, by topic and partition.
+        events: how many events it answers.
+        decided: how many decisions are among the outputs.
+        oldest_ms: when the oldest of them was produced, epoch milliseconds; 0: not known.
+    """
+
+    outputs: list[tuple[str, bytes | None, bytes | None, Headers | None]] = field(default_factory=list)
+    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    events: int = 0
+    decided: int = 0
+    oldest_ms: int = 0
+
+
+class Commits:
+    """Runs transactions in a thread of its own, one behind the other, while the next batch is scored.
+
+    A transaction that fails is aborted; then `aborted` is set and everything handed over is dropped until
+    :meth:`begin_anew`. Whoever reads goes back to the committed offsets. What cannot be mended is raised by
+    the next call.
+
+    Args:
+        writer: the transactional producer.
+        reader: the consumer in whose name offsets are committed.
+    """
+
+    def __init__(self, writer: Producer, reader: Consumer) -> None:
+        self._writer, self._reader = writer, reader
+        self._queue: queue.Queue[tuple[Work, object] | None] = queue.Queue(1)
+        self._failure: Exception | None = None
+        self._began_s, self.decided = 0.0, 0
+        self.aborted = False
+        self._thread = threading.Thread(target=self._run, name="vigil-commits", daemon=True)
+        try:
+            writer.init_transactions(ANSWER_S)
+        except KafkaException as failure:
+            raise StreamError(f"no transactions: {failure.args[0].str()}") from None
+        self._thread.start()
+
+    def put(self, work: Work) -> None:
+        """Hands a batch over, from the thread that reads; waits while two are before it.
+
+        Raises:
+            StreamError: where this worker cannot go on.
+        """
+        # Asked for here: while this thread waits for records, another one would wait with it.
+        item = (work, self._reader.consumer_group_metadata())
+        while True:
+            try:
+                self._queue.put(item, timeout=LOOK_S)
+                break
+            except queue.Full:
+                self.check()
+        self.check()
+
+    def drain(self) -> None:
+        """Returns once all that was handed over is committed, or dropped.
+
+        Raises:
+            StreamError: as :meth:`put`.
+        """
+        done = self._queue.all_tasks_done
+        while self._queue.unfinished_tasks:
+            with done:
+                done.wait_for(lambda: not self._queue.unfinished_tasks, LOOK_S)
+            self.check()
+        self.check()
+
+    def begin_anew(self) -> None:
+        """After an abort: nothing is left of what was handed over, and new work is taken."""
+        self.drain()
+        self.aborted = False
+
+    def check(self) -> None:
+        """Raises StreamError where this worker cannot go on, and Stuck where a new producer can."""
+        if self._failure is not None:
+            raise self._failure
+        if self._began_s and perf_counter() - self._began_s > STUCK_S:
+            raise Stuck(f"a transaction has not ended for {STUCK_S:g} s")
+
+    def close(self) -> None:
+        """Ends the thread once all that was handed over is committed, or dropped."""
+        self._queue.put(None)
+        self._thread.join()
+        self._queue.task_done()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                if self._failure is None and not self.aborted:
+                    self._commit(*item)
+            except StreamError as failure:
+                self._failure = failure
+            except Exception as failure:  # reaches the main thread, which ends
+                self._failure = StreamError(f"commit failed: {failure!r}")
+            finally:
+                self._began_s = 0.0
+                self._queue.task_done()
+
+    def _commit(self, work: Work, member: object) -> None:
+        started_s = self._began_s = perf_counter()
+        writer = self._writer
+        try:
+            writer.begin_transaction()
+            produce = writer.produce
+            for topic, value, key, headers in work.outputs:
+                if headers:
+                    produce(topic, value, key, headers=headers)
+                else:
+                    produce(topic, value, key)
+            offsets = [TopicPartition(*place, offset) for place, offset in work.offsets.items()]
+            _insist(lambda: writer.send_offsets_to_transaction(offsets, member, TRY_S))
+            _insist(writer.commit_transaction)
+        except KafkaException as failure:
+            self._abort(failure)
+            return
+        metrics.STREAM_COMMIT_SECONDS.observe(perf_counter() - started_s)
+        metrics.STREAM_BATCH.observe(work.events)
+        metrics.STREAM_RECORDS.labels("decision").inc(work.decided)
+        self.decided += work.decided
+        if work.oldest_ms > 0:
+            metrics.STREAM_SECONDS.observe(max(time() - work.oldest_ms / 1000, 0.0))
+
+    def _abort(self, failure: KafkaException) -> None:
+        error: KafkaError = failure.args[0]
+        if error.fatal():
+            raise StreamError(_final(error)) from None
+        logger.warning("transaction aborted, its events are read again: %s", error.str())
+        metrics.STREAM_ABORTS.inc()
+        self.aborted = True
+        try:
+            _insist(self._writer.abort_transaction)
+        except KafkaException as worse:
+            raise StreamError(_final(worse.args[0])) from None
+
+
+def _insist(call: object) -> None:
+    """Calls until it is done, where the client says that only time is wanting."""
+    assert callable(call)
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as failure:
+            error = failure.args[0]
+            if not error.retriable() or error.fatal() or error.txn_requires_abort():
+                raise
+            logger.info("transaction: %s, tried again", error.str())
+
+
+def _final(error: KafkaError) -> str:
+    if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
+        return f"another worker has taken over the work of this one, which ends ({error.str()})"
+    return f"the broker ended the producer of this worker, which ends: start it again ({error.str()})"

@@ -1,0 +1,100 @@
+"""Dead letters: records that cannot be scored, kept as they came, with why and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from vigil.errors import InvalidInput, StreamError
+from vigil.stream.kafka.clients import Topic, consumer, partitions, producer
+from vigil.stream.kafka.commits import Commits, Headers, Work
+
+REASON, TOPIC, PARTITION, OFFSET = "vigil-reason", "vigil-topic", "vigil-partition", "vigil-offset"
+OURS = (REASON, TOPIC, PARTITION, OFFSET)
+BATCH = 1000
+
+
+def letter(record: Any, why: InvalidInput) -> tuple[bytes | None, bytes | None, Headers]:
+    """Value, key and headers of the dead letter of a record: as it came, the headers with ours on top."""
+    place = [(TOPIC, record.topic()), (PARTITION, str(record.partition())), (OFFSET, str(record.offset()))]
+    kept = [item for item in record.headers() or [] if item[0] not in OURS]
+    return record.value(), record.key(), [*kept, (REASON, str(why)), *place]
+
+
+def replay(letters: Topic, group: str, properties: Mapping[str, str], stopped: Callable[[], bool]) -> int:
+    """Puts all dead letters that there are back where they came from, each once; the workers then take them as new.
+
+    How far that has gone is kept by the group `{group}-dead-letters`, so a letter that dies again is not put
+    back before the next call.
+
+    Args:
+        letters: the topic of dead letters.
+        group: the workers' group.
+        properties: of Kafka's clients.
+        stopped: asked between batches.
+
+    Returns:
+        how many.
+
+    Raises:
+        ConfigError, Unavailable: where the topic cannot be read.
+        StreamError: where a letter does not say where it came from.
+    """
+    name = f"{group}-dead-letters"
+    reader = consumer(letters, name, properties)
+    ends = {p: reader.get_watermark_offsets(_at(letters, p))[1] for p in partitions(reader, letters)}
+    writer = producer(letters, properties, **{"transactional.id": name, "transaction.timeout.ms": 10_000})
+    commits = Commits(writer, reader)
+    known = reader.committed([_at(letters, p) for p in ends])
+    left = {p for p, end in ends.items() if end > 0 and _known(known, p) < end}
+    reader.assign(known)
+    count = 0
+    try:
+        while left and not stopped():
+            work = Work()
+            records: list[Any] = reader.consume(BATCH, 0.1)
+            for record in records:
+                if record.error() is not None:
+                    _ended(record, left)
+                elif record.partition() in left:
+                    work.outputs.append(_returned(record))
+                    work.offsets[record.topic(), record.partition()] = record.offset() + 1
+                    if record.offset() + 1 >= ends[record.partition()]:
+                        left.discard(record.partition())
+            if work.outputs:
+                commits.put(work)
+                commits.drain()
+                if commits.aborted:
+                    raise StreamError("a transaction was aborted; what was put back stays, call again for the rest")
+                count += len(work.outputs)
+    finally:
+        commits.close()
+        reader.close()
+    return count
+
+
+def _at(topic: Topic, partition: int) -> TopicPartition:
+    return TopicPartition(topic.name, partition)
+
+
+def _known(committed: Sequence[TopicPartition], partition: int) -> int:
+    return next(int(at.offset) for at in committed if at.partition == partition)
+
+
+def _ended(record: Any, left: set[int]) -> None:
+    error = record.error()
+    if error.code() == error._PARTITION_EOF:
+        left.discard(record.partition())
+    elif error.fatal():
+        raise StreamError(str(KafkaException(error)))
+
+
+def _returned(record: Any) -> tuple[str, bytes | None, bytes | None, Headers]:
+    headers = record.headers() or []
+    origin = dict(headers).get(TOPIC)
+    if not origin:
+        raise StreamError(f"dead letter {record.partition()}/{record.offset()} has no header {TOPIC}")
+    kept = [item for item in headers if item[0] not in OURS]
+    return origin.decode(), record.value(), record.key(), kept

@@ -1,0 +1,154 @@
+"""Partitions side by side: their records are let through in order of event time.
+
+A backlog is read partition by partition in large pieces, days of one before the first hour of the next.
+Entities whose events are spread over partitions would then see days come out of order. So what is read
+waits in the lane of its partition until every other lane has come as far, or has come to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vigil.domains.schema import UNREADABLE, ts_ms
+
+FULL = 60_000  # records in a lane from which on its partition is not read on
+ROOM = 20_000  # and below which it is again
+NEVER = -(1 << 62)
+
+
+class _Time(msgspec.Struct, gc=False):
+    ts: datetime | int
+
+
+_decoder: msgspec.json.Decoder[_Time] = msgspec.json.Decoder(_Time)
+
+
+class Lane:
+    """Records of one partition that wait, and the newest event time up to each, int64 [n]."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.times = np.empty(0, np.int64)
+        self.newest = NEVER
+        self.ended = False
+        self.next_offset = -1
+        self.since_s = 0.0
+        self.paused = False
+
+
+class Lanes:
+    """The lanes of the assigned partitions.
+
+    Args:
+        patience_s: how long a lane without records, whose partition has more, may keep the others waiting.
+        max_future_ms: how far an event's time may be ahead of the clock; one further ahead orders nothing.
+    """
+
+    def __init__(self, patience_s: float, max_future_ms: int) -> None:
+        self.lanes: dict[int, Lane] = {}
+        self._patience_s, self._max_future_ms = patience_s, max_future_ms
+
+    @property
+    def waiting(self) -> int:
+        """Records in all lanes."""
+        return sum(len(lane.records) for lane in self.lanes.values())
+
+    @property
+    def done(self) -> bool:
+        """Whether every partition has been read to its end, and nothing waits."""
+        return all(lane.ended and not lane.records for lane in self.lanes.values())
+
+    def open(self, partitions: Iterable[int], now_s: float) -> None:
+        """Begins lanes."""
+        for partition in partitions:
+            self.lanes[partition] = Lane()
+            self.lanes[partition].since_s = now_s
+
+    def drop(self, partitions: Iterable[int]) -> None:
+        """Ends lanes; what waits in them is forgotten."""
+        for partition in partitions:
+            self.lanes.pop(partition, None)
+
+    def add(self, records: Sequence[Any], now_ms: int) -> None:
+        """Takes records in the order they were read.
+
+        Args:
+            records: of Kafka's client, without errors.
+            now_ms: the time, epoch milliseconds UTC.
+        """
+        places = [record.partition() for record in records]
+        times = _times([record.value() for record in records], now_ms + self._max_future_ms)
+        bounds = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), len(records)]
+        for start, end in pairwise(bounds):
+            lane = self.lanes.get(places[start])
+            if lane is None:  # taken away meanwhile
+                continue
+            newest = np.maximum.accumulate(np.maximum(times[start:end], lane.newest))
+            lane.records += records[start:end]
+            lane.times = np.concatenate((lane.times, newest)) if len(lane.times) else newest
+            lane.newest, lane.ended = int(newest[-1]), False
+            lane.next_offset = records[end - 1].offset() + 1
+
+    def take(self, most: int, now_s: float) -> list[Any]:
+        """Records whose turn it is, in order of event time (within a partition, in its own), about `most` of them."""
+        filled = [lane for lane in self.lanes.values() if lane.records]
+        turn = self._turn(now_s)
+        if not filled or turn is None:
+            return []
+        if len(self.lanes) == 1:
+            return _cut(filled[0], min(most, len(filled[0].records)), now_s)
+        times = np.sort(np.concatenate([lane.times[: most + 1] for lane in filled]))
+        turn = min(turn, int(times[min(most, len(times)) - 1]))
+        counts = [int(np.searchsorted(lane.times, turn, "right")) for lane in filled]
+        order = np.argsort(
+            np.concatenate([lane.times[:count] for lane, count in zip(filled, counts, strict=True)]), kind="stable"
+        ).tolist()
+        taken: list[Any] = []
+        for lane, count in zip(filled, counts, strict=True):
+            taken += _cut(lane, count, now_s)
+        return [taken[i] for i in order]
+
+    def _turn(self, now_s: float) -> int | None:
+        """The event time up to which no lane can bring anything older; None: one is to be waited for."""
+        turn = 1 << 62
+        for lane in self.lanes.values():
+            if lane.records:
+                if not lane.ended:
+                    turn = min(turn, lane.newest)
+            elif not lane.ended and now_s - lane.since_s < self._patience_s:
+                return None
+        return turn
+
+
+def _cut(lane: Lane, count: int, now_s: float) -> list[Any]:
+    taken, lane.records, lane.times = lane.records[:count], lane.records[count:], lane.times[count:]
+    lane.since_s = now_s
+    return taken
+
+
+def _times(values: Sequence[bytes | None], latest_ms: int) -> npt.NDArray[np.int64]:
+    """Event times, int64 [n]; NEVER for what has none that can be."""
+    try:
+        found = _decoder.decode_lines(b"\n".join(values))  # type: ignore[arg-type]
+        if len(found) == len(values):
+            times = np.array([event.ts for event in found], np.int64)
+            times[times > latest_ms] = NEVER
+            return times
+    except (TypeError, ValueError, OverflowError, *UNREADABLE):
+        pass
+    return np.array([_time(value, latest_ms) for value in values], np.int64)
+
+
+def _time(value: bytes | None, latest_ms: int) -> int:
+    try:
+        time = ts_ms(_decoder.decode(value or b"").ts)
+    except (TypeError, ValueError, OverflowError, *UNREADABLE):
+        return NEVER
+    return time if 0 <= time <= latest_ms else NEVER

@@ -1,0 +1,140 @@
+"""A worker put together: clients, engine, transactions; and taken apart again."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from prometheus_client import start_http_server
+
+from vigil.domains.spec import Domain
+from vigil.engine import Engine
+from vigil.errors import ConfigError, StateError, Unavailable
+from vigil.settings import Settings
+from vigil.stream.flow import clock_ms, spare_collector
+from vigil.stream.kafka.clients import ANSWER_S, CLIENT, READER, Topic, consumer, partitions, producer, read_properties
+from vigil.stream.kafka.commits import Commits
+from vigil.stream.kafka.lanes import Lanes
+from vigil.stream.kafka.places import Places
+from vigil.stream.kafka.worker import Topics, Worker
+from vigil.stream.scorer import Scorer
+
+# The group's coordinator is being made, or moves.
+MOVING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
+
+LEFT_S = READER["session.timeout.ms"] / 1000 + 2  # until then, one that has ended is still counted as a member
+
+
+def work(
+    domain: Domain, settings: Settings, topics: Topics, to: Topic, group: str, with_features: bool, stop_at_end: bool
+) -> int:
+    """Runs a worker until SIGTERM or SIGINT, or until all is read; gives the number of decisions.
+
+    Raises:
+        ConfigError, Unavailable, StateError, StreamError: where it cannot begin, or cannot go on.
+    """
+    if to.brokers != topics.events.brokers:
+        raise ConfigError(f"a transaction stays on one cluster: from {topics.events.brokers} to {to.brokers} cannot be")
+    properties = read_properties(settings.kafka_properties)
+    if settings.stream_metrics_port:
+        start_http_server(settings.stream_metrics_port, settings.stream_metrics_host)
+    engine = Engine.open(domain, settings, clock_ms)
+    try:
+        with _stopping() as stopped, _reader(topics.events, group, settings, properties, engine.store) as reader:
+            known = {
+                name: partitions(reader, Topic(to.brokers, name)) for name in (topics.events.name, topics.feedback)
+            }
+            for name in (topics.decisions, topics.alerts, topics.dead):
+                partitions(reader, Topic(to.brokers, name))
+            more = {"transactional.id": f"{group}-{_member(settings)}", "transaction.timeout.ms": 10_000}
+            lanes = Lanes(settings.stream_align_ms / 1000, settings.max_future_s * 1000)
+            places = Places(reader, engine.store, known)
+            spare_collector()
+            worker = Worker(
+                Scorer(engine, with_features),
+                topics,
+                reader,
+                lambda: Commits(producer(to, properties, **more), reader),
+                places,
+                lanes,
+                stopped,
+                stop_at_end,
+            )
+            return worker.run()
+    finally:
+        engine.close()
+
+
+def _member(settings: Settings) -> str:
+    """The name by which a restarted worker takes over what it was doing: that of its state."""
+    if settings.stream_member:
+        return settings.stream_member
+    state = f"{socket.gethostname()}:{settings.state_dir.resolve()}"
+    return hashlib.sha256(state.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _reader(topic: Topic, group: str, settings: Settings, properties: Mapping[str, str], store: Any) -> Iterator[Any]:
+    member = _member(settings)
+    reader = consumer(topic, group, properties, **{"group.instance.id": member})
+    try:
+        partitions(reader, topic)
+        if hasattr(store, "marks"):
+            # Asking for an offset waits for the group's coordinator, which a fresh cluster does not have yet.
+            reader.committed([TopicPartition(topic.name, 0)], timeout=ANSWER_S)
+            _check_alone(topic, group, member, properties)
+        yield reader
+    finally:
+        reader.close()
+
+
+def _check_alone(topic: Topic, group: str, member: str, properties: Mapping[str, str]) -> None:
+    """State in memory belongs to one worker: refuses to take partitions away from another."""
+    admin = AdminClient({"bootstrap.servers": topic.brokers, **CLIENT, **properties})
+    until_s = time.monotonic() + LEFT_S
+    while True:
+        members = _members(admin, group)
+        others = [f"{other.client_id} on {other.host}" for other in members if other.group_instance_id != member]
+        if not others:
+            return
+        if time.monotonic() < until_s:
+            time.sleep(0.2)
+            continue
+        raise StateError(
+            f"group {group!r} has another worker ({', '.join(others)}): state in memory belongs to one worker; "
+            "stop that one, or give both a shared VIGIL_STATE_URL"
+        )
+
+
+def _members(admin: AdminClient, group: str) -> Sequence[Any]:
+    until_s = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            found = admin.describe_consumer_groups([group], request_timeout=ANSWER_S)[group].result()
+            return list(found.members)
+        except KafkaException as failure:
+            error = failure.args[0]
+            if error.code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return []
+            if error.code() not in MOVING or time.monotonic() > until_s:
+                raise Unavailable(f"members of group {group!r}: {error.name()} {error.str()}") from None
+            time.sleep(0.05)
+
+
+@contextmanager
+def _stopping() -> Iterator[Any]:
+    """Gives what says whether SIGTERM or SIGINT has come."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,97 @@
+"""Where partitions are read from: the committed offsets, or before them where the feature state lags behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+
+from vigil.errors import StateError, Unavailable
+from vigil.stream.kafka.clients import ANSWER_S, logger
+
+Offsets = dict[tuple[str, int], int]
+
+
+class Places:
+    """Offsets of a worker.
+
+    State in memory says by its marks how far it has read each partition. What was committed after that
+    (lost with the power, say, or with the disk) is read once more and counts, but brings nothing out.
+
+    Args:
+        reader: the consumer.
+        store: the feature state; one with `marks` is this worker's own and needs every partition.
+        partitions: all there are, by topic.
+    """
+
+    def __init__(self, reader: Any, store: Any, partitions: Mapping[str, Sequence[int]]) -> None:
+        self._reader, self.partitions = reader, partitions
+        self._store = store if hasattr(store, "marks") else None
+        self._quiet: Offsets = {}
+
+    def starts(self, given: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """`given` with the offsets to read from.
+
+        Raises:
+            Unavailable: where the broker does not say what is committed.
+        """
+        if not given:
+            return []
+        try:
+            committed = self._reader.committed(list(given), timeout=ANSWER_S)
+        except KafkaException as failure:
+            raise Unavailable(f"committed offsets: {failure.args[0].str()}") from None
+        found = []
+        for place in committed:
+            self._quiet.pop((place.topic, place.partition), None)
+            start = self._start(place.topic, place.partition, place.offset)
+            found.append(TopicPartition(place.topic, place.partition, start))
+        return found
+
+    def _start(self, topic: str, partition: int, committed: int) -> int:
+        if committed < 0:
+            return OFFSET_BEGINNING
+        if self._store is None:
+            return committed
+        mark = self._store.marks.get(f"{topic}/{partition}")
+        if mark is not None and mark >= committed:
+            return committed
+        first, _ = self._reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
+        if mark is not None and mark < first:
+            logger.warning("%s/%d: records %d to %d are gone, the state lacks them", topic, partition, mark, first - 1)
+        start = max(first, mark or 0)
+        if start < committed:
+            logger.info("%s/%d: the state catches up on %d records", topic, partition, committed - start)
+            self._quiet[topic, partition] = committed
+        return int(start)
+
+    def mark(self, offsets: Offsets) -> None:
+        """Says to the state how far the batch goes that is to count next."""
+        if self._store is not None:
+            self._store.mark({f"{topic}/{partition}": offset for (topic, partition), offset in offsets.items()})
+
+    def settle(self, offsets: Offsets, commit: Offsets) -> Offsets:
+        """Puts into `commit` what of `offsets` is to be committed; gives the offsets below which nothing comes out."""
+        if not self._quiet:
+            commit.update(offsets)
+            return {}
+        quiet = {place: self._quiet[place] for place in offsets if place in self._quiet}
+        for place, offset in offsets.items():
+            if offset > quiet.get(place, -1):
+                commit[place] = offset
+            if offset >= quiet.get(place, 1 << 62):
+                del self._quiet[place]
+        return quiet
+
+    def check_whole(self, held: Sequence[TopicPartition]) -> None:
+        """Raises StateError where state in memory would see only a part of the events."""
+        if self._store is None:
+            return
+        have = {(place.topic, place.partition) for place in held}
+        missing = [f"{t}/{p}" for t, some in self.partitions.items() for p in some if (t, p) not in have]
+        if missing:
+            raise StateError(
+                f"another worker of the group reads {', '.join(missing)}: state in memory belongs to one worker; "
+                "stop that one, or give both a shared VIGIL_STATE_URL"
+            )

@@ -1,0 +1,288 @@
+"""The worker: events of a topic in, decisions, alerts and dead letters out, in transactions with their offsets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from vigil import metrics
+from vigil.domains.schema import Feedback
+from vigil.errors import InvalidInput, StreamError
+from vigil.stream.kafka.clients import Topic, logger
+from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
+from vigil.stream.kafka.dead import letter
+from vigil.stream.kafka.lanes import FULL, ROOM, Lanes
+from vigil.stream.kafka.places import Places
+from vigil.stream.scorer import Scorer
+
+BATCH = 5000
+READ_S = 0.1
+READ_MORE_S = 0.005
+LAG_EVERY_S = 1.0
+TRACE = "traceparent"
+
+
+@dataclass(frozen=True)
+class Topics:
+    """What a worker reads (`events`, `feedback`) and writes."""
+
+    events: Topic
+    feedback: str
+    decisions: str
+    alerts: str
+    dead: str
+
+
+class Worker:
+    """Scores events until it is told to stop.
+
+    Args:
+        scorer: of the domain's engine.
+        topics: what is read and written.
+        reader: a consumer that has not subscribed yet.
+        begin: makes a new producer and its transactions, which end those of the one before.
+        places: where each partition is to be read from.
+        lanes: keep the partitions side by side.
+        stopped: asked between batches.
+        stop_at_end: also stop once every partition has been read to its end.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        topics: Topics,
+        reader: Any,
+        begin: Callable[[], Commits],
+        places: Places,
+        lanes: Lanes,
+        stopped: Callable[[], bool],
+        stop_at_end: bool,
+    ) -> None:
+        self._scorer, self._engine, self._topics = scorer, scorer.engine, topics
+        self._reader, self._begin, self._places, self._lanes = reader, begin, places, lanes
+        self._commits = begin()
+        self._stopped, self._stop_at_end = stopped, stop_at_end
+        self._labels_ended: set[int] = set()
+        self._lag_s = 0.0
+        self._version = self._engine.domain.policy.version
+        self._decided = 0
+
+    def run(self) -> int:
+        """Works until stopped; gives the number of decisions.
+
+        Raises:
+            StreamError: where this worker cannot go on.
+        """
+        self._reader.subscribe(
+            [self._topics.events.name, self._topics.feedback],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+        )
+        while not self._stopped():
+            try:
+                self._turn()
+                if self._stop_at_end and self._at_end():
+                    self._commits.drain()
+                    if not self._commits.aborted:
+                        break
+            except Stuck as stuck:
+                logger.warning("%s: with another producer, its events are read again", stuck)
+                self._decided += self._commits.decided
+                self._commits = self._begin()
+                self._commits.aborted = True
+        self._commits.drain()
+        self._commits.close()
+        return self._decided + self._commits.decided
+
+    def _turn(self) -> None:
+        """Reads what is there, scores what is its turn, hands it over to be committed."""
+        self._commits.check()
+        if self._commits.aborted:
+            self._go_back()
+        labels, events = self._read()
+        now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        if events:
+            self._lanes.add(events, now_ms)
+        self._look_at_ends(now_s)
+        taken = self._lanes.take(BATCH, now_s)
+        if not labels and not taken:
+            return
+        work = Work()
+        if labels:
+            self._learn(labels, work)
+        if taken:
+            self._score(taken, work, now_ms)
+        if work.offsets or work.outputs:
+            self._commits.put(work)
+
+    def _read(self) -> tuple[list[Any], list[Any]]:
+        """Labels and events that are there; waits a little where there are none."""
+        reader = self._reader
+        first = reader.consume(1, READ_MORE_S if self._lanes.waiting >= BATCH else READ_S)
+        records = first + reader.consume(BATCH - 1, 0) if first else first
+        bad = [record for record in records if record.error() is not None]
+        for record in bad:
+            self._heed(record)
+        if bad:
+            records = [record for record in records if record.error() is None]
+        feedback = self._topics.feedback
+        labels = [record for record in records if record.topic() == feedback]
+        if labels:
+            self._labels_ended -= {record.partition() for record in labels}
+            records = [record for record in records if record.topic() != feedback]
+        return labels, records
+
+    def _heed(self, record: Any) -> None:
+        error = record.error()
+        if error.code() == KafkaError._PARTITION_EOF:
+            if record.topic() == self._topics.feedback:
+                self._labels_ended.add(record.partition())
+            elif lane := self._lanes.lanes.get(record.partition()):
+                lane.ended = True
+        elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise StreamError(f"this worker cannot read on and ends: {error.str()}")
+        else:
+            logger.warning("Kafka: %s", error.str())
+
+    def _look_at_ends(self, now_s: float) -> None:
+        """Sees which partitions have been read to their end, and which are too far ahead to be read on."""
+        topic, tell = self._topics.events.name, now_s - self._lag_s >= LAG_EVERY_S
+        for partition, lane in self._lanes.lanes.items():
+            if not lane.ended or tell:
+                place = TopicPartition(topic, partition)
+                _, end = self._reader.get_watermark_offsets(place, cached=True)
+                if 0 <= end <= lane.next_offset:
+                    lane.ended = True
+                if tell and end >= 0 and lane.next_offset >= 0:
+                    metrics.STREAM_LAG.labels(topic, str(partition)).set(max(end - lane.next_offset, 0))
+            if not lane.paused and len(lane.records) >= FULL:
+                lane.paused = True
+                self._reader.pause([TopicPartition(topic, partition)])
+            elif lane.paused and len(lane.records) <= ROOM:
+                lane.paused = False
+                self._reader.resume([TopicPartition(topic, partition)])
+        if tell:
+            self._lag_s = now_s
+
+    def _at_end(self) -> bool:
+        known = self._places.partitions
+        return (
+            set(self._lanes.lanes) == set(known.get(self._topics.events.name, ()))
+            and self._lanes.done
+            and self._labels_ended == set(known.get(self._topics.feedback, ()))
+        )
+
+    def _learn(self, records: Sequence[Any], work: Work) -> None:
+        labels, refused = self._engine.schema.decode_feedback_each([record.value() for record in records])
+        offsets = _offsets(records)
+        self._places.mark(offsets)
+        if labels:
+            self._learnt(labels)
+        quiet = self._places.settle(offsets, work.offsets)
+        self._bury(records, refused, quiet, work)
+
+    def _learnt(self, labels: list[Feedback]) -> None:
+        self._engine.feedback(labels)
+        metrics.STREAM_RECORDS.labels("label").inc(len(labels))
+
+    def _score(self, records: Sequence[Any], work: Work, now_ms: int) -> None:
+        offsets = _offsets(records)
+        self._places.mark(offsets)
+        outcome = self._scorer.score([record.value() for record in records], now_ms)
+        quiet = self._places.settle(offsets, work.offsets)
+        decisions, alerts = self._topics.decisions, self._topics.alerts
+        outputs, first = work.outputs, len(work.outputs)
+        version: Headers = [("vigil-decision", self._version)]
+        for place, value in zip(outcome.places, outcome.records, strict=True):
+            record = records[place]
+            outputs.append((decisions, value, record.key(), _headers(record, version)))
+        for i in outcome.blocked:
+            outputs.append((alerts, *outputs[first + i][1:]))
+        if quiet:
+            places = [*outcome.places, *(outcome.places[i] for i in outcome.blocked)]
+            outputs[first:] = [
+                output
+                for place, output in zip(places, outputs[first:], strict=True)
+                if records[place].offset() >= quiet.get((records[place].topic(), records[place].partition()), 0)
+            ]
+        self._bury(records, outcome.refused, quiet, work)
+        work.events = len(records)
+        if not quiet:
+            work.oldest_ms = records[0].timestamp()[1]
+        work.decided = sum(output[0] == decisions for output in outputs[first:]) if quiet else len(outcome.records)
+
+    def _bury(
+        self, records: Sequence[Any], refused: dict[int, InvalidInput], quiet: dict[tuple[str, int], int], work: Work
+    ) -> None:
+        for place, why in refused.items():
+            record = records[place]
+            if record.offset() >= quiet.get((record.topic(), record.partition()), 0):
+                work.outputs.append((self._topics.dead, *letter(record, why)))
+                metrics.STREAM_RECORDS.labels("dead letter").inc()
+
+    def _go_back(self) -> None:
+        """After an aborted transaction: everything from the committed offsets on is read again.
+
+        What of it has counted in the feature state is known there by its id: it gets the same features again.
+        """
+        self._commits.begin_anew()
+        held = self._reader.assignment()
+        self._forget(held)
+        starts = self._places.starts(held)
+        self._open(starts)
+        for place in starts:
+            self._reader.seek(place)
+
+    def _open(self, starts: Sequence[TopicPartition]) -> None:
+        events = self._topics.events.name
+        self._lanes.open([place.partition for place in starts if place.topic == events], time.monotonic())
+        for place in starts:
+            if place.topic == events and place.offset >= 0:
+                self._lanes.lanes[place.partition].next_offset = place.offset
+
+    def _forget(self, held: Sequence[TopicPartition]) -> None:
+        events = self._topics.events.name
+        paused = [at for at in held if at.topic == events and self._is_paused(at.partition)]
+        if paused:
+            self._reader.resume(paused)
+        self._lanes.drop([place.partition for place in held if place.topic == events])
+        self._labels_ended -= {place.partition for place in held if place.topic != events}
+
+    def _is_paused(self, partition: int) -> bool:
+        lane = self._lanes.lanes.get(partition)
+        return lane is not None and lane.paused
+
+    def _assigned(self, reader: Any, given: list[TopicPartition]) -> None:
+        starts = self._places.starts(given)
+        self._places.check_whole([*reader.assignment(), *given])
+        reader.incremental_assign(starts)
+        self._open(starts)
+        logger.info("reads on: %s", ", ".join(f"{at.topic}/{at.partition}" for at in starts) or "nothing new")
+
+    def _revoked(self, reader: Any, taken: list[TopicPartition]) -> None:
+        try:
+            self._commits.drain()
+        except (StreamError, KafkaException) as failure:  # said again by the next turn
+            logger.warning("before partitions moved: %s", failure)
+        self._forget(taken)
+        reader.incremental_unassign(taken)
+
+    def _lost(self, reader: Any, taken: list[TopicPartition]) -> None:
+        logger.warning("lost %d partitions: the group went on without this worker", len(taken))
+        self._revoked(reader, taken)
+
+
+def _offsets(records: Sequence[Any]) -> dict[tuple[str, int], int]:
+    """The next offset to read after `records`, by topic and partition."""
+    last = {record.partition(): record for record in records}
+    return {(record.topic(), partition): record.offset() + 1 for partition, record in last.items()}
+
+
+def _headers(record: Any, version: Headers) -> Headers:
+    headers = record.headers()
+    return version if headers is None else [*version, *(item for item in headers if item[0] == TRACE)]

@@ -1,0 +1,90 @@
+"""What `vigil stream` runs: an engine of its own between a source and a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vigil import settings
+from vigil.domains.spec import Domain
+from vigil.engine import Engine
+from vigil.errors import ConfigError
+from vigil.features.history import parse_columns
+from vigil.stream import files
+from vigil.stream.endpoints import Guarantee
+from vigil.stream.flow import clock_ms, flow, to_stderr
+from vigil.stream.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Names:
+    """Of Kafka's topics and group, beside the two that are addressed."""
+
+    group: str = "vigil"
+    feedback: str = "vigil.feedback"
+    alerts: str = "vigil.alerts"
+    dead: str = "vigil.dead-letter"
+
+
+def kafka(domain: Domain, source: str, sink: str, names: Names, with_features: bool, stop_at_end: bool) -> str:
+    """Scores a topic into a topic, each event exactly once, until it is stopped.
+
+    Returns:
+        what was done, in a line.
+
+    Raises:
+        ConfigError: for an address that is none, or where the package is missing.
+        Unavailable, StateError, StreamError: where a worker cannot begin, or cannot go on.
+    """
+    try:
+        from vigil.stream.kafka.clients import Topic
+        from vigil.stream.kafka.open import work
+        from vigil.stream.kafka.worker import Topics
+    except ModuleNotFoundError as missing:
+        raise ConfigError(f"{missing.name} is not installed: pip install 'vigil[stream]'") from None
+    events, to = Topic.parse(source), Topic.parse(sink)
+    topics = Topics(events, names.feedback, to.name, names.alerts, names.dead)
+    decided = work(domain, settings.load(), topics, to, names.group, with_features, stop_at_end)
+    return f"{decided:,} decisions; delivered {Guarantee.EXACTLY_ONCE}"
+
+
+def replay_dead_letters(source: str, names: Names) -> str:
+    """Puts the dead letters back where they came from; says how many.
+
+    Raises:
+        ConfigError, Unavailable, StreamError: where they cannot be read or put back.
+    """
+    from vigil.stream.kafka.clients import Topic, read_properties
+    from vigil.stream.kafka.dead import replay
+
+    letters = Topic(Topic.parse(source).brokers, names.dead)
+    count = replay(letters, names.group, read_properties(settings.load().kafka_properties), lambda: False)
+    return f"{count:,} dead letters put back where they came from"
+
+
+def embedded(domain: Domain, source: str, sink: str, columns: Sequence[str], with_features: bool) -> str:
+    """Scores files and pipes; needs no server.
+
+    Args:
+        source, sink: addresses of files or pipes.
+        columns: `FIELD=COLUMN` of a Parquet source.
+        with_features: whether the records shall hold the features.
+
+    Returns:
+        what was done, in a line.
+
+    Raises:
+        ConfigError: for an address that is none, or where a package is missing.
+        DataError: where the source cannot be read or the sink not be written.
+    """
+    try:
+        events, out = files.source(source, domain, parse_columns(columns)), files.sink(sink)
+    except ModuleNotFoundError as missing:
+        raise ConfigError(f"{missing.name} is not installed, Parquet needs it: pip install 'vigil[stream]'") from None
+    engine = Engine.open(domain, settings.load(), clock_ms)
+    try:
+        total = flow(events, Scorer(engine, with_features), out, to_stderr, clock_ms)
+    finally:
+        engine.close()
+    delivered = min(events.guarantee, out.guarantee)
+    return f"{total.decided:,} decisions, {total.refused:,} refused; delivered {delivered}"

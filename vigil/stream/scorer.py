@@ -1,0 +1,89 @@
+"""Records in, decision records out: what every stream does with a batch, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vigil.decisions import record
+from vigil.engine import Engine
+from vigil.errors import InvalidEvent, InvalidInput
+
+
+@dataclass
+class Outcome:
+    """What became of a batch of n records.
+
+    Attributes:
+        places: of each decision, the place of its event in the batch; ascending.
+        records: decision records, JSON.
+        blocked: indices into `records` of those the policy stops.
+        refused: why an event could not be scored, by its place in the batch.
+    """
+
+    places: Sequence[int] = ()
+    records: list[bytes] = field(default_factory=list)
+    blocked: list[int] = field(default_factory=list)
+    refused: dict[int, InvalidInput] = field(default_factory=dict)
+
+
+class Scorer:
+    """Scores batches of JSON events: one decoding pass, one call of the kernel, one of the model, one of the policy.
+
+    Args:
+        engine: of the events' domain.
+        with_features: whether the records shall hold the features.
+    """
+
+    def __init__(self, engine: Engine, with_features: bool = False) -> None:
+        self.engine, self.with_features = engine, with_features
+        self._block = engine.domain.policy.actions[-1]
+
+    def score(self, values: Sequence[bytes | None], now_ms: int) -> Outcome:
+        """Decision records of events, which then count in the feature state.
+
+        Args:
+            values: JSON of one event each.
+            now_ms: the time, epoch milliseconds UTC: what is too far ahead of it is refused.
+        """
+        events, refused = self.engine.schema.decode_each(values)
+        if not refused:
+            try:
+                return self._scored(events, values, range(len(events)), refused, now_ms)
+            except InvalidEvent:  # a value that cannot be: find whose, and score the others
+                pass
+        places, good = [], []
+        left = iter(events)
+        for place in range(len(values)):
+            if place in refused:
+                continue
+            event = next(left)
+            if failure := self.engine.refusal(event, now_ms):
+                refused[place] = failure
+            else:
+                places.append(place)
+                good.append(event)
+        return self._scored(good, [values[place] for place in places], places, refused, now_ms)
+
+    def _scored(
+        self,
+        events: Sequence[object],
+        values: Sequence[bytes | None],
+        places: Sequence[int],
+        refused: dict[int, InvalidInput],
+        now_ms: int,
+    ) -> Outcome:
+        if not events:
+            return Outcome(refused=refused)
+        scored = self.engine.decide(events, now_ms)
+        domain = self.engine.domain
+        records = record.encoded(
+            domain.name,
+            domain.policy.version,
+            scored.session.digest if scored.session else "",
+            scored.decisions,
+            [value or b"" for value in values],
+            scored.features.tolist() if self.with_features else None,
+        )
+        blocked = [i for i, decision in enumerate(scored.decisions) if decision.action == self._block]
+        return Outcome(places, records, blocked, refused)

@@ -75,7 +75,7 @@ STREAM_LAG = Gauge(
     multiprocess_mode="livemostrecent",
 )
 STREAM_RECORDS = Counter("vigil_stream_records", "Records of a stream by what became of them.", ["outcome"])
-STREAM_BATCH = Buckets("vigil_stream_batch_events", "Events committed together.", buckets=ROWS)
+STREAM_BATCH = Buckets("vigil_stream_batch_rows", "Events committed together.", buckets=ROWS)
 STREAM_COMMIT_SECONDS = Buckets(
     "vigil_stream_commit_seconds", "From the first record of a transaction to its commit.", buckets=SECONDS
 )

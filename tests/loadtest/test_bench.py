@@ -48,7 +48,9 @@ def test_a_server_that_answers_nonsense_is_not_measured(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_come_up_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
-    broken = Server("a", "A", "", ("-c", "print('starting'); raise SystemExit('no such part')"), server("stock").calls)
+    broken = Server(
+        "a", "A", "", ("-c", "print('starting', flush=True); raise SystemExit('no such part')"), server("stock").calls
+    )
     told: list[str] = []
     results = measure([broken, broken], {True: Path(sys.executable)}, job(tmp_path), 2, told.append)
     assert results.runs == {}

@@ -9,9 +9,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
-from vigil.errors import ConfigError, Unavailable, shown
+from vigil.errors import ConfigError, StreamError, Unavailable, shown
 
 logger = logging.getLogger("vigil.stream")
 
@@ -101,12 +101,13 @@ def read_properties(path: Path | None) -> dict[str, str]:
 
 
 def consumer(topic: Topic, group: str, properties: Mapping[str, str], **more: Any) -> Consumer:
-    """A consumer of committed records.
+    """A consumer of committed records. Once it cannot go on, its next call raises StreamError.
 
     Raises:
         ConfigError: for a property that librdkafka does not take.
     """
-    made: Consumer = _made(Consumer, topic, CLIENT | READER | {"group.id": group} | dict(properties) | more)
+    values = CLIENT | READER | {"group.id": group, "error_cb": _end_or_note} | dict(properties) | more
+    made: Consumer = _made(Consumer, topic, values)
     return made
 
 
@@ -139,6 +140,13 @@ def _note(error: Any) -> None:
     if now_s - _noted.get(error.code(), -NOTE_EVERY_S) >= NOTE_EVERY_S:
         _noted[error.code()] = now_s
         logger.warning("Kafka: %s", error.str())
+
+
+def _end_or_note(error: Any) -> None:
+    # A fatal error is not sure to come as a record, too. What is raised here is raised by the consumer's call.
+    if error.fatal() or error.code() == KafkaError._FATAL:
+        raise StreamError(f"this worker cannot read on and ends: {error.str()}")
+    _note(error)
 
 
 def partitions(client: Consumer, topic: Topic) -> list[int]:

@@ -123,8 +123,9 @@ class Worker:
     def _read(self) -> tuple[list[Any], list[Any]]:
         """Labels and events that are there; waits a little where there are none."""
         reader = self._reader
-        first = reader.consume(1, READ_MORE_S if self._lanes.waiting >= BATCH else READ_S)
-        records = first + reader.consume(BATCH - 1, 0) if first else first
+        # Waiting is for `poll`: what `consume` finds besides records, such as the end of this worker, can get lost.
+        first = reader.poll(READ_MORE_S if self._lanes.waiting >= BATCH else READ_S)
+        records = [] if first is None else [first, *reader.consume(BATCH - 1, 0)]
         bad = [record for record in records if record.error() is not None]
         for record in bad:
             self._heed(record)

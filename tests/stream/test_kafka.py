@@ -160,21 +160,6 @@ def test_a_second_worker_with_a_memory_of_its_own_is_refused_and_the_first_goes_
         first.communicate()
 
 
-def test_a_worker_whose_place_was_taken_ends_with_a_line(stream: Stream) -> None:
-    stream.produce("events", [(event(0), b"k")])
-    first = stream.worker(VIGIL_STREAM_MEMBER="one")
-    try:
-        while not stream.committed("decisions"):
-            assert first.poll() is None
-        stream.run(state="another", VIGIL_STREAM_MEMBER="one")
-        stream.produce("events", [(event(1), b"k")])
-        line = last_line(first)
-        assert first.returncode == 1
-        assert "ends" in line.splitlines()[-1]
-    finally:
-        first.kill()
-
-
 def test_topics_that_are_not_there_and_properties_that_cannot_be_are_one_line(stream: Stream) -> None:
     (stream.folder / "client.properties").write_text("isolation.level=read_uncommitted\n")
     process = stream.worker(VIGIL_KAFKA_PROPERTIES=str(stream.folder / "client.properties"))

@@ -13,6 +13,8 @@ import pytest
 from tests.stream.conftest import DOMAIN, Stream, events_of, history, labels_of, rows_of
 from vigil.features.store import MemoryStore
 
+pytestmark = pytest.mark.broker
+
 
 def event(i: int, **changed: object) -> bytes:
     values = {"event_id": f"e{i}", "ts": 1_600_000_000_000 + i, "customer": i % 3, "terminal": i % 5, "amount": 10.5}

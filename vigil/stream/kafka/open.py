@@ -88,7 +88,10 @@ def _reader(topic: Topic, group: str, settings: Settings, properties: Mapping[st
         partitions(reader, topic)
         if hasattr(store, "marks"):
             # Asking for an offset waits for the group's coordinator, which a fresh cluster does not have yet.
-            reader.committed([TopicPartition(topic.name, 0)], timeout=ANSWER_S)
+            try:
+                reader.committed([TopicPartition(topic.name, 0)], timeout=ANSWER_S)
+            except KafkaException as failure:
+                raise Unavailable(f"no coordinator of {group} at {topic.brokers}: {failure.args[0].str()}") from None
             _check_alone(topic, group, member, properties)
         yield reader
     finally:

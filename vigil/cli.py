@@ -257,7 +257,9 @@ def stream(
     sink: Annotated[str, typer.Option("--to", help="As --from.")] = "-",
     domain: DomainName = "payments",
     column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, of a Parquet source.")] = None,
-    with_features: Annotated[bool, typer.Option("--features", help="Features in the records, too.")] = False,
+    with_features: Annotated[
+        bool, typer.Option("--features/--no-features", help="Features in the records: what a replay needs.")
+    ] = True,
     group: Annotated[str, typer.Option(help="Kafka: the consumer group.")] = "vigil",
     feedback: Annotated[str, typer.Option(help="Kafka: topic that labels come from.")] = "vigil.feedback",
     alerts: Annotated[str, typer.Option(help="Kafka: topic for what the policy stops.")] = "vigil.alerts",

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from loadtest.kafka.broker import Broker, NoBroker
 from tests.serving import tiny_model
 from vigil import domains
+from vigil.decisions.record import features_of
 from vigil.domains.simulation import simulate
 from vigil.features.history import History
 
@@ -62,7 +64,7 @@ class Stream:
         at, names = f"kafka://{self.broker.address}/", self.names
         return [
             "stream", "--from", at + names["events"], "--to", at + names["decisions"], "--group", names["events"],
-            "--feedback", names["feedback"], "--alerts", names["alerts"], "--dead-letters", names["dead"], "--features",
+            "--feedback", names["feedback"], "--alerts", names["alerts"], "--dead-letters", names["dead"],
         ]  # fmt: skip
 
     def worker(self, *more: str, state: str = "state", **settings: str) -> subprocess.Popen[str]:
@@ -159,8 +161,8 @@ def labels_of(past: History) -> list[tuple[bytes, bytes]]:
 
 def rows_of(decisions: Sequence[dict[str, Any]], past: History) -> np.ndarray:
     """The features of the decisions in the order of the history, float32 [n, F]."""
-    found = {int(decision["event_id"]): decision["features"] for decision in decisions}
-    return np.array([found[event_id] for event_id in past.event_ids.tolist()], np.float32)
+    found = {int(decision["event_id"]): b64decode(decision["features"]) for decision in decisions}
+    return features_of([found[event_id] for event_id in past.event_ids.tolist()])
 
 
 @pytest.fixture(scope="session")

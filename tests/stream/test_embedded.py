@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_a_simulated_feed_through_a_pipe_gives_the_features_and_risks_of_the_sam
     vigil: Any, home: Path
 ) -> None:
     lines, _ = vigil("simulate", "--to", "-", "--rate", 0, "--count", EVENTS)
-    out, said = vigil("stream", "--from", "-", "--to", "-", "--features", given=lines)
+    out, said = vigil("stream", "--from", "-", "--to", "-", given=lines)
     assert f"{EVENTS:,} decisions, 0 refused; delivered at most once" in said
     records = [json.loads(line) for line in out.splitlines()]
     assert [record["event"] for record in records] == [json.loads(line) for line in lines.splitlines()]
@@ -61,7 +62,7 @@ def test_a_simulated_feed_through_a_pipe_gives_the_features_and_risks_of_the_sam
         np.full(EVENTS, UNKNOWN, np.int8),
     )
     features = MemoryStore(DOMAIN).replay(past)
-    assert np.array([record["features"] for record in records], np.float32).tobytes() == features.tobytes()
+    assert b"".join(b64decode(record["features"]) for record in records) == features.tobytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home))
         risks = Session.load(DOMAIN, "champion", 1024).run(features)
@@ -78,7 +79,13 @@ def test_a_record_says_who_decided_and_on_what(vigil: Any) -> None:
     assert len(record["digest"]) == 64
     assert record["policy"] == DOMAIN.policy.version
     assert (record["domain"], record["tier"], record["degraded"]) == ("payments", "full", False)
-    assert "features" not in record
+    assert record["spec"] == DOMAIN.spec_hash[:12]
+    assert np.frombuffer(b64decode(record["features"]), "<f4").shape == (len(DOMAIN.features),)
+
+
+def test_features_can_be_left_out_of_records(vigil: Any) -> None:
+    out, _ = vigil("stream", "--no-features", given=event(1))
+    assert "features" not in json.loads(out)
 
 
 @pytest.mark.parametrize("place", [0, 1, 4])
@@ -122,6 +129,8 @@ def test_parquet_goes_in_and_comes_out(vigil: Any, tmp_path: Path) -> None:
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert table["event_id"].to_list() == [f"e{i}" for i in range(20) if i != 3]
     assert table["risk"].is_between(0, 1).all()
+    assert table["features"].to_numpy().shape == (19, len(DOMAIN.features))
+    assert table["features"].to_numpy()[0][0] == 10.5
     assert json.loads(table["event"][0]) == rows[0] | {"amount": 10.5}
     assert not (tmp_path / "out.parquet.new").exists()
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from vigil.decisions.decision import Decision
+from vigil.domains.spec import Domain
+
+FLOAT = np.dtype("<f4")
 
 
 class Record(msgspec.Struct, omit_defaults=False, gc=False):
-    """A decision, the event it was made on, and who made it.
+    """A decision, the event it was made on, and who made it: enough to make it again, to the last bit.
 
     Args:
         event_id: as it came.
@@ -24,8 +29,10 @@ class Record(msgspec.Struct, omit_defaults=False, gc=False):
         model: tag of the model that answered, "" for the rules tier.
         digest: SHA-256 of the model's file, "" for the rules tier.
         policy: version of the policy.
+        spec: version of the feature spec.
         event: the event's JSON, as it came.
-        features: float32 values in the order of the domain's features, only where asked for.
+        features: little-endian float32 in the order of the domain's features (in JSON: base64), left out where there
+            were none or they were not wanted.
     """
 
     event_id: str | int
@@ -38,37 +45,53 @@ class Record(msgspec.Struct, omit_defaults=False, gc=False):
     model: str
     digest: str
     policy: str
+    spec: str
     event: msgspec.Raw
-    features: list[float] | msgspec.UnsetType = msgspec.UNSET
+    features: bytes | msgspec.UnsetType = msgspec.UNSET
+
+
+def spec_of(domain: Domain) -> str:
+    """Twelve hex digits that change with anything that decides a feature's value."""
+    return domain.spec_hash[:12]
 
 
 def encoded(
-    domain: str,
-    policy: str,
+    domain: Domain,
     digest: str,
     decisions: Sequence[Decision],
-    events: Sequence[bytes],
-    features: Sequence[list[float]] | None = None,
+    events: Iterable[Any],
+    features: npt.NDArray[np.float32] | None,
 ) -> list[bytes]:
     """Records of a batch of decisions, JSON.
 
     Args:
-        domain: name of the domain.
-        policy: version of its policy.
+        domain: whose events they are.
         digest: of the model that answered, "" for the rules tier.
         decisions: of one model or tier.
-        events: each decision's event as JSON.
-        features: each decision's feature row, or None to leave them out.
+        events: each decision's event: its JSON as `msgspec.Raw`, or of the domain's schema.
+        features: float32 [n, F], or None to leave them out.
     """
-    encode, raw = msgspec.json.Encoder().encode, msgspec.Raw
-    unset: Any = msgspec.UNSET
-    rows: Any = features if features is not None else [unset] * len(decisions)
+    encode = msgspec.json.Encoder().encode
+    rows: Sequence[Any] = [msgspec.UNSET] * len(decisions) if features is None else bytes_of(features)
+    name, policy, spec = domain.name, domain.policy.version, spec_of(domain)
     return [
         encode(
             Record(
                 d.event_id, d.risk, d.action, d.reasons, d.tier, d.degraded,
-                domain, d.model, digest, policy, raw(event), row,
+                name, d.model, digest, policy, spec, event, row,
             )
         )
         for d, event, row in zip(decisions, events, rows, strict=True)
     ]  # fmt: skip
+
+
+def bytes_of(features: npt.NDArray[np.float32]) -> list[bytes]:
+    """Each row of float32 [n, F] as a record holds it."""
+    rows = np.ascontiguousarray(features, FLOAT)
+    whole: list[bytes] = rows.view(f"V{rows.shape[1] * FLOAT.itemsize}").ravel().tolist()
+    return whole
+
+
+def features_of(rows: Sequence[bytes]) -> npt.NDArray[np.float32]:
+    """float32 [n, F] from the features of n records, n >= 1, of one spec."""
+    return np.frombuffer(b"".join(rows), FLOAT).reshape(len(rows), -1)

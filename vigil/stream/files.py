@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from vigil.decisions.record import Record, features_of
 from vigil.domains.schema import Schema
 from vigil.domains.spec import Domain
 from vigil.errors import DataError
@@ -110,7 +111,8 @@ class JsonLinesOut:
 class ParquetOut:
     """One Parquet file, which is there whole once all has been written, or not at all: a row a decision record.
 
-    The columns are the record's fields; `event` is JSON text. What is written is kept in memory until then.
+    The columns are the record's fields; `event` is JSON text, `features` an array. What is written is kept in memory
+    until then.
 
     Raises:
         DataError: where the file cannot be written.
@@ -129,12 +131,15 @@ class ParquetOut:
         import polars as pl
 
         if records:
-            decoded = msgspec.json.decode(b"[" + b",".join(records) + b"]", type=list[dict[str, object]])
-            for row in decoded:
-                row["event_id"], row["event"] = str(row["event_id"]), msgspec.json.encode(row["event"]).decode()
-            self._frames.append(
-                pl.DataFrame(decoded, schema_overrides={"risk": pl.Float64, "reasons": pl.List(pl.String)})
-            )
+            decoded = msgspec.json.decode(b"[" + b",".join(records) + b"]", type=list[Record])
+            rows = [msgspec.structs.asdict(row) for row in decoded]
+            features = [row.pop("features") for row in rows]
+            for row in rows:
+                row["event_id"], row["event"] = str(row["event_id"]), bytes(row["event"]).decode()
+            frame = pl.DataFrame(rows, schema_overrides={"risk": pl.Float64, "reasons": pl.List(pl.String)})
+            if features[0] is not msgspec.UNSET:
+                frame = frame.with_columns(pl.Series("features", features_of(features)))
+            self._frames.append(frame)
 
     def close(self) -> None:
         """As the protocol says."""

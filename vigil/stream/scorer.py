@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vigil.decisions import record
 from vigil.engine import Engine
 from vigil.errors import InvalidEvent, InvalidInput
@@ -32,10 +34,10 @@ class Scorer:
 
     Args:
         engine: of the events' domain.
-        with_features: whether the records shall hold the features.
+        with_features: whether the records shall hold the features, without which they cannot be replayed.
     """
 
-    def __init__(self, engine: Engine, with_features: bool = False) -> None:
+    def __init__(self, engine: Engine, with_features: bool = True) -> None:
         self.engine, self.with_features = engine, with_features
         self._block = engine.domain.policy.actions[-1]
 
@@ -76,14 +78,12 @@ class Scorer:
         if not events:
             return Outcome(refused=refused)
         scored = self.engine.decide(events, now_ms)
-        domain = self.engine.domain
         records = record.encoded(
-            domain.name,
-            domain.policy.version,
+            self.engine.domain,
             scored.session.digest if scored.session else "",
             scored.decisions,
-            [value or b"" for value in values],
-            scored.features.tolist() if self.with_features else None,
+            map(msgspec.Raw, values),  # type: ignore[arg-type]
+            scored.features if self.with_features else None,
         )
         blocked = [i for i, decision in enumerate(scored.decisions) if decision.action == self._block]
         return Outcome(places, records, blocked, refused)

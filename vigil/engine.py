@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits")
 LIVE_ROWS = 16  # a call with more rows is bulk, and lets the smaller ones pass
 Submission = tuple[Sequence[Any], bool]
+_TS = attrgetter("ts")
 
 
 class Taken(NamedTuple):
@@ -396,6 +398,10 @@ class Engine:
 
     def _check_future(self, events: Sequence[Any], now_ms: int) -> None:
         latest_ms = now_ms + self._max_future_ms
+        if len(events) > LIVE_ROWS:
+            stamps = list(map(_TS, events))
+            if set(map(type, stamps)) == {int} and max(stamps) <= latest_ms:
+                return
         for i, event in enumerate(events):
             ts = event.ts
             if (ts if ts.__class__ is int else ts_ms(ts)) > latest_ms:

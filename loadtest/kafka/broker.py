@@ -138,7 +138,7 @@ class Broker:
 
     def _command(self, *arguments: str) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
-        return ["java", log4j, "-XX:TieredStopAtLevel=4", "-cp", f"{jars()}/*", *arguments]
+        return ["java", log4j, "-XX:TieredStopAtLevel=1", "-cp", f"{jars()}/*", *arguments]
 
     def _java(self, *arguments: str) -> str:
         command = self._command(*arguments)

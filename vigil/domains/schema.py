@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
@@ -103,16 +104,15 @@ class Schema:
             _check_key("event_id", item.event_id)
         return labels, array
 
-    def decode_each(self, values: Sequence[bytes | None]) -> tuple[list[Any], dict[int, InvalidInput]]:
-        """Events of many JSON texts, one event each, decoded in one pass.
-
-        Returns:
-            the events there are, in order, and why a text holds none, by its place in `values`.
-        """
-        return _decode_each(self._one, values, lambda body: self.decode(body)[0][0])
+    def decode_each(self, values: Sequence[bytes | None]) -> list[Any]:
+        """The event of each of many JSON texts; in place of one that is wrong, the InvalidInput that says why."""
+        events, refused = _decode_each(self._one, values, lambda body: self.decode(body)[0][0])
+        for place, why in refused.items():
+            events.insert(place, why)
+        return events
 
     def decode_feedback_each(self, values: Sequence[bytes | None]) -> tuple[list[Feedback], dict[int, InvalidInput]]:
-        """Labels of many JSON texts, as :meth:`decode_each`."""
+        """Labels of many JSON texts, and why a text holds none, by its place in `values`."""
         labels, refused = _decode_each(self._feedback, values, self._one_label)
         if not refused and all(item.label in (0, 1) for item in labels):
             return labels, refused
@@ -157,10 +157,10 @@ class Schema:
         out = np.empty((len(events), 2 + len(self._numbers)), np.int64)
         try:
             out[:, 0] = keys_of([event.event_id for event in events])
-            out[:, 1] = _times([event.ts for event in events])
+            out[:, 1] = times_ms([event.ts for event in events])
             good = (out[:, 1] >= 0) & (out[:, 1] <= MAX_TS_MS)
             for j, (name, above, at_least, at_most, per_unit) in enumerate(self._numbers):
-                values = np.array([getattr(event, name) for event in events], np.float64)
+                values = np.array(list(map(attrgetter(name), events)), np.float64)
                 good &= values <= at_most
                 if above is not None:
                     good &= values > above
@@ -266,6 +266,21 @@ def ts_ms(ts: datetime | int) -> int:
     return ts if isinstance(ts, int) else round(ts.timestamp() * 1000)
 
 
+def times_ms(values: Sequence[datetime | int]) -> npt.NDArray[np.int64]:
+    """Times as epoch milliseconds, int64 [n].
+
+    Raises:
+        ValueError, OverflowError: where one has no offset from UTC, or cannot be.
+    """
+    kinds = set(map(type, values))
+    if kinds <= {int}:
+        return np.fromiter(values, np.int64, len(values))
+    if kinds <= {datetime} and None not in {ts.tzinfo for ts in values}:  # type: ignore[union-attr]
+        seconds = np.fromiter((ts.timestamp() for ts in values), np.float64, len(values))  # type: ignore[union-attr]
+        return np.rint(seconds * 1000).astype(np.int64)
+    return np.array([ts if isinstance(ts, int) else ts_ms(_aware(ts)) for ts in values], np.int64)
+
+
 def _check_key(name: str, value: object, at: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InvalidEvent(name, value, KEY_WANTED, at)
@@ -356,14 +371,3 @@ def _aware(ts: datetime) -> datetime:
     if ts.tzinfo is None:
         raise ValueError("naive time")
     return ts
-
-
-def _times(values: Sequence[datetime | int]) -> npt.NDArray[np.int64]:
-    """Times as epoch milliseconds, int64 [n]; ValueError where one has no offset."""
-    kinds = set(map(type, values))
-    if kinds <= {int}:
-        return np.fromiter(values, np.int64, len(values))
-    if kinds <= {datetime} and None not in {ts.tzinfo for ts in values}:  # type: ignore[union-attr]
-        seconds = np.fromiter((ts.timestamp() for ts in values), np.float64, len(values))  # type: ignore[union-attr]
-        return np.rint(seconds * 1000).astype(np.int64)
-    return np.array([ts if isinstance(ts, int) else ts_ms(_aware(ts)) for ts in values], np.int64)

@@ -149,7 +149,8 @@ class Loaded:
     def drop(self, pairs: Iterable[tuple[int, str]]) -> None:
         """Forgets entities (entity, key); they are loaded anew when they are asked for."""
         for entity, key in pairs:
-            self.store.rows[entity].pop(key, None)
+            if key in self.store.rows[entity]:
+                del self.store.rows[entity][key]
 
     def warm(self) -> None:
         """Has compiled what is used here, which otherwise the first caller would wait for."""

@@ -30,6 +30,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 
 from vigil.domains.spec import Domain
 from vigil.errors import StateError
+from vigil.features.rows import Rows
 from vigil.features.store import MemoryStore
 from vigil.settings import MEMORY, Settings
 
@@ -245,7 +246,7 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
         arrays[name] = np.frombuffer(data, dtype, int(np.prod(shape)), at).reshape(shape)
         at += arrays[name].nbytes
     store.marks = header.get("marks", {})
-    store.adopt(arrays, [dict(rows) for rows in header["rows"]])
+    store.adopt(arrays, [Rows(pairs) for pairs in header["rows"]])
     return int(header["sequence"])
 
 

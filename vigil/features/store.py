@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from vigil.domains.spec import Domain, quantise
 from vigil.features import kernel
 from vigil.features.history import History
 from vigil.features.program import KEEP_MS, WIDTH, compile_features
+from vigil.features.rows import Rows
 
 CHUNK = 65_536  # rows of a history between two reports of progress
 FEW = 32  # events that are packed one by one: arrays cost more than they save
@@ -46,11 +48,11 @@ class MemoryStore:
         self.schema = Schema(domain)
         self.journal = journal
         self._program = compile_features(domain)
-        self._names = tuple(entity.name for entity in domain.entities)
+        self._keys = [attrgetter(entity.name) for entity in domain.entities]
         self._entities = len(domain.entities)
         self._numbers = len(domain.numbers)
         self.columns = kernel.B_VALUES + self._numbers + self._entities
-        self.rows: list[dict[str, int]] = [{} for _ in domain.entities]
+        self.rows = [Rows() for _ in domain.entities]
         self.new_keys: list[tuple[int, str]] = []
         self.marks: dict[str, int] = {}
         self.new_marks: dict[str, int] = {}
@@ -104,15 +106,14 @@ class MemoryStore:
             self.schema.columns(events)
         )
         batch[:, kernel.B_IS_LABEL], batch[:, kernel.B_LABEL] = 0, -1
-        found = [self._known(e, [getattr(event, name) for event in events]) for e, name in enumerate(self._names)]
-        missing = {i for rows in found if None in rows for i, row in enumerate(rows) if row is None}
-        if missing:
-            checked = {i: self.schema.row(events[i])[1] for i in sorted(missing)}
-            for i, keys in checked.items():
+        found = [rows.of(list(map(of_event, events))) for rows, of_event in zip(self.rows, self._keys, strict=True)]
+        if min(rows.min() for rows in found) < 0:
+            missing = np.flatnonzero(np.min(found, axis=0) < 0).tolist()
+            for i, keys in [(i, self.schema.row(events[i])[1]) for i in missing]:
                 for rows, row in zip(found, self._rows_of(keys), strict=True):
                     rows[i] = row
         for e, rows in enumerate(found):
-            batch[:, kernel.B_VALUES + self._numbers + e] = np.array(rows, np.int64)
+            batch[:, kernel.B_VALUES + self._numbers + e] = rows
         return batch
 
     def feedback(self, labels: Iterable[Feedback]) -> Status:
@@ -193,11 +194,6 @@ class MemoryStore:
         rows = {key: self._row_of(entity, str(key)) for key in dict.fromkeys(listed)}
         return np.fromiter(map(rows.__getitem__, listed), np.int64, len(keys))
 
-    def _known(self, entity: int, keys: Sequence[str | int]) -> list[int | None]:
-        """The row of each key, None of one not seen before (or of one integer among strings)."""
-        texts = keys if isinstance(keys[0], str) else map(str, keys)
-        return list(map(self.rows[entity].get, texts))  # type: ignore[arg-type]
-
     def _rows_of(self, keys: Sequence[str]) -> list[int]:
         return [self._row_of(e, key) for e, key in enumerate(keys)]
 
@@ -237,7 +233,7 @@ class MemoryStore:
             "head": head,
         }
 
-    def adopt(self, arrays: dict[str, npt.NDArray[Any]], rows: list[dict[str, int]]) -> None:
+    def adopt(self, arrays: dict[str, npt.NDArray[Any]], rows: list[Rows]) -> None:
         """Takes over a copy of a state as :meth:`compacted` gave it, with room to go on.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -41,30 +42,31 @@ class Scorer:
         self.engine, self.with_features = engine, with_features
         self._block = engine.domain.policy.actions[-1]
 
-    def score(self, values: Sequence[bytes | None], now_ms: int) -> Outcome:
+    def decode(self, values: Sequence[bytes | None]) -> list[Any]:
+        """The event of each JSON text; in place of one that is wrong, the InvalidInput that says why."""
+        return self.engine.schema.decode_each(values)
+
+    def score(self, values: Sequence[bytes | None], events: Sequence[Any], now_ms: int) -> Outcome:
         """Decision records of events, which then count in the feature state.
 
         Args:
             values: JSON of one event each.
+            events: what :meth:`decode` made of it.
             now_ms: the time, epoch milliseconds UTC: what is too far ahead of it is refused.
         """
-        events, refused = self.engine.schema.decode_each(values)
-        if not refused:
+        if set(map(type, events)) == {self.engine.schema.struct}:
             try:
-                return self._scored(events, values, range(len(events)), refused, now_ms)
+                return self._scored(events, values, range(len(events)), {}, now_ms)
             except InvalidEvent:  # a value that cannot be: find whose, and score the others
                 pass
-        places, good = [], []
-        left = iter(events)
-        for place in range(len(values)):
-            if place in refused:
-                continue
-            event = next(left)
-            if failure := self.engine.refusal(event, now_ms):
+        places, refused = list[int](), dict[int, InvalidInput]()
+        for place, event in enumerate(events):
+            failure = event if isinstance(event, InvalidInput) else self.engine.refusal(event, now_ms)
+            if failure:
                 refused[place] = failure
             else:
                 places.append(place)
-                good.append(event)
+        good = [events[place] for place in places]
         return self._scored(good, [values[place] for place in places], places, refused, now_ms)
 
     def _scored(

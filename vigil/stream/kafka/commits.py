@@ -87,6 +87,11 @@ class Commits:
                 self.check()
         self.check()
 
+    @property
+    def idle(self) -> bool:
+        """Whether all that was handed over is committed, or dropped."""
+        return not self._queue.unfinished_tasks
+
     def drain(self) -> None:
         """Returns once all that was handed over is committed, or dropped.
 

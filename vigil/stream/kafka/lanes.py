@@ -8,33 +8,25 @@ waits in the lane of its partition until every other lane has come as far, or ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vigil.domains.schema import UNREADABLE, ts_ms
+from vigil.domains.schema import times_ms
 
 FULL = 60_000  # records in a lane from which on its partition is not read on
 ROOM = 20_000  # and below which it is again
 NEVER = -(1 << 62)
 
 
-class _Time(msgspec.Struct, gc=False):
-    ts: datetime | int
-
-
-_decoder: msgspec.json.Decoder[_Time] = msgspec.json.Decoder(_Time)
-
-
 class Lane:
-    """Records of one partition that wait, and the newest event time up to each, int64 [n]."""
+    """Records of one partition that wait, their events, and the newest event time up to each, int64 [n]."""
 
     def __init__(self) -> None:
         self.records: list[Any] = []
+        self.events: list[Any] = []
         self.times = np.empty(0, np.int64)
         self.newest = NEVER
         self.ended = False
@@ -76,15 +68,16 @@ class Lanes:
         for partition in partitions:
             self.lanes.pop(partition, None)
 
-    def add(self, records: Sequence[Any], now_ms: int) -> None:
+    def add(self, records: Sequence[Any], events: Sequence[Any], now_ms: int) -> None:
         """Takes records in the order they were read.
 
         Args:
             records: of Kafka's client, without errors.
+            events: what each decodes to, of the domain's schema or an InvalidInput.
             now_ms: the time, epoch milliseconds UTC.
         """
         places = [record.partition() for record in records]
-        times = _times([record.value() for record in records], now_ms + self._max_future_ms)
+        times = _times(events, now_ms + self._max_future_ms)
         bounds = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), len(records)]
         for start, end in pairwise(bounds):
             lane = self.lanes.get(places[start])
@@ -92,16 +85,20 @@ class Lanes:
                 continue
             newest = np.maximum.accumulate(np.maximum(times[start:end], lane.newest))
             lane.records += records[start:end]
+            lane.events += events[start:end]
             lane.times = np.concatenate((lane.times, newest)) if len(lane.times) else newest
             lane.newest, lane.ended = int(newest[-1]), False
             lane.next_offset = records[end - 1].offset() + 1
 
-    def take(self, most: int, now_s: float) -> list[Any]:
-        """Records whose turn it is, in order of event time (within a partition, in its own), about `most` of them."""
+    def take(self, most: int, now_s: float) -> tuple[list[Any], list[Any]]:
+        """Records whose turn it is, and their events, in order of event time (within a partition, in its own).
+
+        There are about `most` of them.
+        """
         filled = [lane for lane in self.lanes.values() if lane.records]
         turn = self._turn(now_s)
         if not filled or turn is None:
-            return []
+            return [], []
         if len(self.lanes) == 1:
             return _cut(filled[0], min(most, len(filled[0].records)), now_s)
         times = np.sort(np.concatenate([lane.times[: most + 1] for lane in filled]))
@@ -110,10 +107,12 @@ class Lanes:
         order = np.argsort(
             np.concatenate([lane.times[:count] for lane, count in zip(filled, counts, strict=True)]), kind="stable"
         ).tolist()
-        taken: list[Any] = []
+        records, events = list[Any](), list[Any]()
         for lane, count in zip(filled, counts, strict=True):
-            taken += _cut(lane, count, now_s)
-        return [taken[i] for i in order]
+            cut = _cut(lane, count, now_s)
+            records += cut[0]
+            events += cut[1]
+        return [records[i] for i in order], [events[i] for i in order]
 
     def _turn(self, now_s: float) -> int | None:
         """The event time up to which no lane can bring anything older; None: one is to be waited for."""
@@ -127,28 +126,26 @@ class Lanes:
         return turn
 
 
-def _cut(lane: Lane, count: int, now_s: float) -> list[Any]:
-    taken, lane.records, lane.times = lane.records[:count], lane.records[count:], lane.times[count:]
-    lane.since_s = now_s
-    return taken
+def _cut(lane: Lane, count: int, now_s: float) -> tuple[list[Any], list[Any]]:
+    records, lane.records = lane.records[:count], lane.records[count:]
+    events, lane.events = lane.events[:count], lane.events[count:]
+    lane.times, lane.since_s = lane.times[count:], now_s
+    return records, events
 
 
-def _times(values: Sequence[bytes | None], latest_ms: int) -> npt.NDArray[np.int64]:
+def _times(events: Sequence[Any], latest_ms: int) -> npt.NDArray[np.int64]:
     """Event times, int64 [n]; NEVER for what has none that can be."""
     try:
-        found = _decoder.decode_lines(b"\n".join(values))  # type: ignore[arg-type]
-        if len(found) == len(values):
-            times = np.array([event.ts for event in found], np.int64)
-            times[times > latest_ms] = NEVER
-            return times
-    except (TypeError, ValueError, OverflowError, *UNREADABLE):
-        pass
-    return np.array([_time(value, latest_ms) for value in values], np.int64)
+        times = times_ms([event.ts for event in events])
+    except (AttributeError, ValueError, OverflowError):
+        times = np.array([_time(event) for event in events], np.int64)
+    times[(times < 0) | (times > latest_ms)] = NEVER
+    return times
 
 
-def _time(value: bytes | None, latest_ms: int) -> int:
+def _time(event: Any) -> int:
     try:
-        time = ts_ms(_decoder.decode(value or b"").ts)
-    except (TypeError, ValueError, OverflowError, *UNREADABLE):
+        time: int = times_ms([event.ts])[0]
+    except (AttributeError, ValueError, OverflowError):
         return NEVER
-    return time if 0 <= time <= latest_ms else NEVER
+    return time

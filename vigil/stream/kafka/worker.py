@@ -19,9 +19,9 @@ from vigil.stream.kafka.lanes import FULL, ROOM, Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.scorer import Scorer
 
-BATCH = 5000
+BATCH = 10_000
 READ_S = 0.1
-READ_MORE_S = 0.005
+READ_MORE_S = 0.001
 LAG_EVERY_S = 1.0
 TRACE = "traceparent"
 
@@ -107,16 +107,14 @@ class Worker:
         labels, events = self._read()
         now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
         if events:
-            self._lanes.add(events, now_ms)
+            self._lanes.add(events, self._scorer.decode([record.value() for record in events]), now_ms)
         self._look_at_ends(now_s)
-        taken = self._lanes.take(BATCH, now_s)
-        if not labels and not taken:
-            return
         work = Work()
         if labels:
             self._learn(labels, work)
-        if taken:
-            self._score(taken, work, now_ms)
+        # While a transaction is under way, the next one grows: small ones would wait in line behind it.
+        if self._lanes.waiting >= BATCH or self._commits.idle:
+            self._score(*self._lanes.take(BATCH, now_s), work, now_ms)
         if work.offsets or work.outputs:
             self._commits.put(work)
 
@@ -124,7 +122,8 @@ class Worker:
         """Labels and events that are there; waits a little where there are none."""
         reader = self._reader
         # Waiting is for `poll`: what `consume` finds besides records, such as the end of this worker, can get lost.
-        first = reader.poll(READ_MORE_S if self._lanes.waiting >= BATCH else READ_S)
+        waiting = self._lanes.waiting
+        first = reader.poll(READ_S if not waiting else READ_MORE_S if waiting < BATCH else 0)
         records = [] if first is None else [first, *reader.consume(BATCH - 1, 0)]
         bad = [record for record in records if record.error() is not None]
         for record in bad:
@@ -191,10 +190,12 @@ class Worker:
         self._engine.feedback(labels)
         metrics.STREAM_RECORDS.labels("label").inc(len(labels))
 
-    def _score(self, records: Sequence[Any], work: Work, now_ms: int) -> None:
+    def _score(self, records: Sequence[Any], events: Sequence[Any], work: Work, now_ms: int) -> None:
+        if not records:
+            return
         offsets = _offsets(records)
         self._places.mark(offsets)
-        outcome = self._scorer.score([record.value() for record in records], now_ms)
+        outcome = self._scorer.score([record.value() for record in records], events, now_ms)
         quiet = self._places.settle(offsets, work.offsets)
         decisions, alerts = self._topics.decisions, self._topics.alerts
         outputs, first = work.outputs, len(work.outputs)

@@ -7,17 +7,26 @@ import json
 import os
 import subprocess
 import sys
+import time
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trustme
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from loadtest.kafka.broker import Broker, NoBroker
+from loadtest.kafka.broker import Broker, NotInstalled
 from tests.serving import tiny_model
 from vigil import domains
 from vigil.decisions.record import features_of
@@ -39,12 +48,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def authority() -> trustme.CA:
+    """Whose certificates the broker's secure listener shows."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Iterator[Broker]:
     """A broker of the session; without Java or Maven the tests are skipped, under CI they fail."""
+    folder = tmp_path_factory.mktemp("kafka")
+    issued = authority.issue_cert("127.0.0.1")
+    key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "broker.pem").write_bytes(pem + b"".join(part.bytes() for part in issued.cert_chain_pems))
     try:
-        with Broker(tmp_path_factory.mktemp("kafka")) as running:
+        with Broker(folder / "broker", keystore=folder / "broker.pem") as running:
             yield running
-    except NoBroker as missing:
+    except NotInstalled as missing:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(missing))
@@ -119,6 +139,13 @@ class Stream:
         reader.close()
         return found
 
+    def reads_on(self, worker: subprocess.Popen[str], role: str, count: int, within_s: float = 90) -> None:
+        """Returns once a topic has `count` committed records, for which the worker must live."""
+        until_s = time.monotonic() + within_s
+        while (have := len(self.committed(role))) < count:
+            assert worker.poll() is None, worker.communicate()[1]
+            assert time.monotonic() < until_s, f"{have} of {count} in {self.names[role]}"
+
     def decisions(self) -> list[dict[str, Any]]:
         """The decision records."""
         return [json.loads(record.value()) for record in self.committed("decisions")]
@@ -163,6 +190,30 @@ def rows_of(decisions: Sequence[dict[str, Any]], past: History) -> np.ndarray:
     """The features of the decisions in the order of the history, float32 [n, F]."""
     found = {int(decision["event_id"]): b64decode(decision["features"]) for decision in decisions}
     return features_of([found[event_id] for event_id in past.event_ids.tolist()])
+
+
+def event(i: int, **changed: object) -> bytes:
+    """An event that can be scored, but for what is changed."""
+    values = {"event_id": f"e{i}", "ts": 1_600_000_000_000 + i, "customer": i % 3, "terminal": i % 5, "amount": 10.5}
+    return json.dumps(values | changed).encode()
+
+
+def last_line(process: subprocess.Popen[str], within_s: float = 60) -> str:
+    """What a worker that ends by itself has said."""
+    try:
+        return process.communicate(timeout=within_s)[1].strip()
+    finally:
+        process.kill()
+
+
+@contextmanager
+def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A worker that is killed at the end of the block, where it still runs."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -5,27 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import threading
 
 import pytest
 
-from tests.stream.conftest import DOMAIN, Stream, events_of, history, labels_of, rows_of
+from tests.stream.conftest import DOMAIN, Stream, event, events_of, history, labels_of, last_line, rows_of, running
 from vigil.features.store import MemoryStore
-
-pytestmark = pytest.mark.broker
-
-
-def event(i: int, **changed: object) -> bytes:
-    values = {"event_id": f"e{i}", "ts": 1_600_000_000_000 + i, "customer": i % 3, "terminal": i % 5, "amount": 10.5}
-    return json.dumps(values | changed).encode()
-
-
-def last_line(process: subprocess.Popen[str], within_s: float = 60) -> str:
-    try:
-        return process.communicate(timeout=within_s)[1].strip()
-    finally:
-        process.kill()
 
 
 def test_every_event_of_a_history_has_one_decision_with_the_features_of_the_offline_computation(
@@ -128,38 +113,37 @@ def test_state_that_was_lost_is_made_again_from_the_topic_and_nothing_comes_out_
 
 def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:
     stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000)])
-    process = stream.worker()
-    try:
-        while len(stream.committed("decisions")) < 2000:
-            assert process.poll() is None
+    with running(stream.worker()) as process:
+        stream.reads_on(process, "decisions", 2000)
         stream.broker.stop()
         stream.broker.start()
         stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000, 4000)])
-        while len(stream.committed("decisions")) < 4000:
-            assert process.poll() is None
+        stream.reads_on(process, "decisions", 4000)
         process.terminate()
         assert "4,000 decisions" in last_line(process)
-    finally:
-        process.kill()
     ids = [decision["event_id"] for decision in stream.decisions()]
     assert len(ids) == len(set(ids)) == 4000
 
 
 def test_a_second_worker_with_a_memory_of_its_own_is_refused_and_the_first_goes_on(stream: Stream) -> None:
     stream.produce("events", [(event(0), b"k")])
-    first = stream.worker()
-    try:
-        while not stream.committed("decisions"):
-            assert first.poll() is None
+    with running(stream.worker()) as first:
+        stream.reads_on(first, "decisions", 1)
         second = stream.worker(state="another")
         assert "state in memory belongs to one worker" in " ".join(last_line(second).split())
         assert second.returncode == 1
         stream.produce("events", [(event(1), b"k")])
-        while len(stream.committed("decisions")) < 2:
-            assert first.poll() is None
-    finally:
-        first.kill()
-        first.communicate()
+        stream.reads_on(first, "decisions", 2)
+
+
+def test_a_worker_whose_place_was_taken_ends_with_a_line_though_nothing_comes(stream: Stream) -> None:
+    stream.produce("events", [(event(0), b"k")])
+    with running(stream.worker(VIGIL_STREAM_MEMBER="one")) as first:
+        stream.reads_on(first, "decisions", 1)
+        stream.run(state="another", VIGIL_STREAM_MEMBER="one")
+        line = last_line(first, within_s=30)
+        assert first.returncode == 1
+        assert "and ends" in line.splitlines()[-1]
 
 
 def test_topics_that_are_not_there_and_properties_that_cannot_be_are_one_line(stream: Stream) -> None:

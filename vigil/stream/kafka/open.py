@@ -19,15 +19,24 @@ from vigil.engine import Engine
 from vigil.errors import ConfigError, StateError, Unavailable
 from vigil.settings import Settings
 from vigil.stream.flow import clock_ms, spare_collector
-from vigil.stream.kafka.clients import ANSWER_S, CLIENT, READER, Topic, consumer, partitions, producer, read_properties
+from vigil.stream.kafka.clients import (
+    ANSWER_S,
+    CLIENT,
+    COORDINATOR_S,
+    MOVING,
+    READER,
+    Topic,
+    committed,
+    consumer,
+    partitions,
+    producer,
+    read_properties,
+)
 from vigil.stream.kafka.commits import Commits
 from vigil.stream.kafka.lanes import Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.kafka.worker import Topics, Worker
 from vigil.stream.scorer import Scorer
-
-# The group's coordinator is being made, or moves.
-MOVING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
 
 LEFT_S = READER["session.timeout.ms"] / 1000 + 2  # until then, one that has ended is still counted as a member
 
@@ -87,11 +96,7 @@ def _reader(topic: Topic, group: str, settings: Settings, properties: Mapping[st
     try:
         partitions(reader, topic)
         if hasattr(store, "marks"):
-            # Asking for an offset waits for the group's coordinator, which a fresh cluster does not have yet.
-            try:
-                reader.committed([TopicPartition(topic.name, 0)], timeout=ANSWER_S)
-            except KafkaException as failure:
-                raise Unavailable(f"no coordinator of {group} at {topic.brokers}: {failure.args[0].str()}") from None
+            committed(reader, [TopicPartition(topic.name, 0)])  # waits for the group's coordinator
             _check_alone(topic, group, member, properties)
         yield reader
     finally:
@@ -117,7 +122,7 @@ def _check_alone(topic: Topic, group: str, member: str, properties: Mapping[str,
 
 
 def _members(admin: AdminClient, group: str) -> Sequence[Any]:
-    until_s = time.monotonic() + ANSWER_S
+    until_s = time.monotonic() + COORDINATOR_S
     while True:
         try:
             found = admin.describe_consumer_groups([group], request_timeout=ANSWER_S)[group].result()

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -75,13 +76,15 @@ class Stream:
     """Topics of one test, and the workers on them."""
 
     broker: Broker
+    admin: AdminClient
     names: dict[str, str]
     home: Path
     folder: Path
+    address: str
 
     def arguments(self) -> list[str]:
         """Of `vigil stream` for these topics."""
-        at, names = f"kafka://{self.broker.address}/", self.names
+        at, names = f"kafka://{self.address}/", self.names
         return [
             "stream", "--from", at + names["events"], "--to", at + names["decisions"], "--group", names["events"],
             "--feedback", names["feedback"], "--alerts", names["alerts"], "--dead-letters", names["dead"],
@@ -89,7 +92,9 @@ class Stream:
 
     def worker(self, *more: str, state: str = "state", **settings: str) -> subprocess.Popen[str]:
         """A worker that has been started."""
-        env = os.environ | {"BENTOML_HOME": str(self.home), "VIGIL_STATE_DIR": str(self.folder / state)} | settings
+        # On busy cores a partition may give nothing for long: it is waited for, so that the order is certain.
+        ours = {"VIGIL_STATE_DIR": str(self.folder / state), "VIGIL_STREAM_ALIGN_MS": "60000"}
+        env = os.environ | {"BENTOML_HOME": str(self.home)} | ours | settings
         command = [sys.executable, "-m", "vigil.cli", *self.arguments(), *more]
         return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -116,14 +121,33 @@ class Stream:
                     producer.poll(0.1)
         assert producer.flush(60) == 0
 
-    def committed(self, role: str) -> list[Any]:
-        """All records of a topic that a `read_committed` reader sees."""
+    def abort(self, role: str, count: int) -> list[str]:
+        """Leaves records of an aborted transaction in a topic; gives their event ids."""
+        writer = Producer({"bootstrap.servers": self.broker.address, "transactional.id": f"abort-{next(_numbers)}"})
+        writer.init_transactions(60)
+        writer.begin_transaction()
+        ids = [f"aborted{next(_numbers)}" for _ in range(count)]
+        for event_id in ids:
+            writer.produce(self.names[role], json.dumps({"event_id": event_id}), event_id)
+        assert writer.flush(60) == 0
+        writer.abort_transaction(60)
+        return ids
+
+    def ends(self, role: str, committed: bool) -> int:
+        """The sum of the partitions' ends, with or without what an open transaction has written."""
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        asked = {TopicPartition(self.names[role], partition): OffsetSpec.latest() for partition in range(3)}
+        looks = self.admin.list_offsets(asked, isolation_level=level)
+        return sum(look.result().offset for look in looks.values())
+
+    def committed(self, role: str, isolation: str = "read_committed") -> list[Any]:
+        """All records of a topic that a reader sees."""
         reader = Consumer(
             {
                 "bootstrap.servers": self.broker.address,
                 "group.id": "test",
                 "enable.auto.commit": False,
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "enable.partition.eof": True,
             }
         )
@@ -156,7 +180,7 @@ def stream(broker: Broker, home: Path, tmp_path: Path) -> Stream:
     """Topics of their own for a test."""
     names = {role: f"{role}-{next(_numbers)}" for role in ROLES}
     broker.create(list(names.values()))
-    return Stream(broker, names, home, tmp_path)
+    return Stream(broker, broker.admin(), names, home, tmp_path, broker.address)
 
 
 _numbers = itertools.count()
@@ -213,7 +237,7 @@ def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,18 @@ WRITER = {
 }
 
 
+class Displaced(StreamError):
+    """A consumer whose place in the group was taken: by another one of the same name, or by an older request of its
+    own, as after a restart of the broker.
+
+    Attributes:
+        decided: decisions committed until then.
+        by_itself: whether it was taken by a request of its own.
+    """
+
+    decided, by_itself = 0, False
+
+
 @dataclass(frozen=True)
 class Topic:
     """A Kafka topic and the brokers that know it, `host:port` separated by commas."""
@@ -105,7 +117,7 @@ def read_properties(path: Path | None) -> dict[str, str]:
 
 
 def consumer(topic: Topic, group: str, properties: Mapping[str, str], **more: Any) -> Consumer:
-    """A consumer of committed records. Once it cannot go on, its next call raises StreamError.
+    """A consumer of committed records. Once it cannot go on, its next call raises Displaced.
 
     Raises:
         ConfigError: for a property that librdkafka does not take.
@@ -147,18 +159,18 @@ def _note(error: Any) -> None:
 
 
 def end_or_note(error: Any) -> None:
-    """Raises StreamError where `error` ends a consumer, else says it.
+    """Raises Displaced where `error` ends a consumer, else says it.
 
     It may come as a record or by the callback (what that raises is raised by the consumer's call). Of either,
     `fatal()` is false: it is the code that says so.
     """
     if error.fatal() or error.code() == KafkaError._FATAL:
-        raise StreamError(f"this worker cannot read on and ends: {error.str()}")
+        raise Displaced(f"this worker cannot read on and ends: {error.str()}")
     _note(error)
 
 
 def check_reading(client: Consumer) -> None:
-    """Raises StreamError where a consumer cannot read on, as one whose place another of the same name has taken.
+    """Raises Displaced where a consumer cannot read on, as one whose place another of the same name has taken.
 
     Such an error is told once, and that can get lost among records. But nothing can be committed after it:
     librdkafka says so even of a commit of no offset, which otherwise says that there is none, and asks no broker.
@@ -167,7 +179,7 @@ def check_reading(client: Consumer) -> None:
         client.commit(offsets=[], asynchronous=False)
     except KafkaException as failure:
         if failure.args[0].code() == KafkaError._FATAL:
-            raise StreamError("this worker cannot read on and ends: its place in the group was taken") from None
+            raise Displaced("this worker cannot read on and ends: its place in the group was taken") from None
 
 
 def partitions(client: Consumer, topic: Topic) -> list[int]:

@@ -6,8 +6,9 @@ import hashlib
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -25,9 +26,11 @@ from vigil.stream.kafka.clients import (
     COORDINATOR_S,
     MOVING,
     READER,
+    Displaced,
     Topic,
     committed,
     consumer,
+    logger,
     partitions,
     producer,
     read_properties,
@@ -54,9 +57,34 @@ def work(
     properties = read_properties(settings.kafka_properties)
     if settings.stream_metrics_port:
         start_http_server(settings.stream_metrics_port, settings.stream_metrics_host)
+    decided = 0
+    with _stopping() as stopped:
+        run = partial(_work, domain, settings, topics, to, group, properties, with_features, stopped, stop_at_end)
+        while True:
+            try:
+                return decided + run()
+            except Displaced as displaced:
+                if not displaced.by_itself:
+                    raise
+                # A request to join that the broker answers only after its restart displaces the one that followed it.
+                logger.warning("begins anew: a request of its own, older than the broker's restart, took its place")
+                decided += displaced.decided
+
+
+def _work(
+    domain: Domain,
+    settings: Settings,
+    topics: Topics,
+    to: Topic,
+    group: str,
+    properties: Mapping[str, str],
+    with_features: bool,
+    stopped: Callable[[], bool],
+    stop_at_end: bool,
+) -> int:
     engine = Engine.open(domain, settings, clock_ms)
     try:
-        with _stopping() as stopped, _reader(topics.events, group, settings, properties, engine.store) as reader:
+        with _reader(topics.events, group, settings, properties, engine.store) as reader:
             known = {
                 name: partitions(reader, Topic(to.brokers, name)) for name in (topics.events.name, topics.feedback)
             }
@@ -76,7 +104,12 @@ def work(
                 stopped,
                 stop_at_end,
             )
-            return worker.run()
+            try:
+                return worker.run()
+            except Displaced as displaced:
+                displaced.decided = worker.decided
+                displaced.by_itself = worker.is_alone()
+                raise
     finally:
         engine.close()
 

@@ -97,7 +97,16 @@ class Worker:
                 self._commits.aborted = True
         self._commits.drain()
         self._commits.close()
+        return self.decided
+
+    @property
+    def decided(self) -> int:
+        """Decisions committed so far."""
         return self._decided + self._commits.decided
+
+    def is_alone(self) -> bool:
+        """Whether no other worker of the same name has begun, as the broker says."""
+        return self._commits.is_first([TopicPartition(self._topics.events.name, 0, 0)])
 
     def _turn(self) -> None:
         """Reads what is there, scores what is its turn, hands it over to be committed."""

@@ -16,7 +16,7 @@ demo model run bench limits bench-stream: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
 CLIENTS := build/clients
 
-.PHONY: help setup clients model run demo test check format bench limits bench-stream kafka test-kafka pins clean
+.PHONY: help setup clients model run demo test check format bench limits bench-stream kafka pins clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,11 +46,8 @@ model: setup ## A trained and optimized model, where the store has none that fit
 run: model ## The same set-up, then the service stays up (trains only where there is no model yet)
 	@exec bentoml serve --host 127.0.0.1 --port $(PORT)
 
-test: setup clients ## All tests, but for those with a Kafka broker
+test: setup clients ## All tests (those of Kafka need java and mvn)
 	@$(BIN)/python -m pytest
-
-test-kafka: setup ## The stream's tests with a real broker (needs java and mvn)
-	@$(BIN)/python -m pytest -m broker tests/stream
 
 check: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-import os
+import base64
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 from confluent_kafka.cimpl import NewTopic
 
 from loadtest.served import LOCALHOST, ROOT, free_port
 from vigil.errors import VigilError
+from vigil.stream.kafka.clients import committed
 
 HERE = Path(__file__).parent
 JARS = ROOT / "build" / "kafka"
 HEAP = "-Xmx512m"
+USER, PASSWORD = "vigil", "not-a-secret"
 
 
 class NoBroker(VigilError):
     """A broker that did not come up; the message says what is missing, or ends with its log."""
 
 
+class NotInstalled(NoBroker):
+    """Java, Maven or Kafka's jars cannot be had here."""
+
+
 def jars() -> Path:
     """The folder with Kafka's jars; fetched by Maven where they are not there yet.
 
     Raises:
-        NoBroker: without Java or Maven, or where Maven cannot fetch them.
+        NotInstalled: without Java or Maven, or where Maven cannot fetch them.
     """
     for tool, package in (("java", "default-jre-headless"), ("mvn", "maven")):
         if shutil.which(tool) is None:
-            raise NoBroker(f"{tool} is missing, a Kafka broker needs it: apt-get install -y {package}")
+            raise NotInstalled(f"{tool} is missing, a Kafka broker needs it: apt-get install -y {package}")
     done = JARS / "complete"
     if not done.exists():
         JARS.mkdir(parents=True, exist_ok=True)
         command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
         fetched = subprocess.run([*command, f"-DoutputDirectory={JARS}"], capture_output=True, text=True, check=False)
         if fetched.returncode:
-            raise NoBroker(f"Maven could not fetch Kafka:\n{fetched.stdout}{fetched.stderr}")
+            raise NotInstalled(f"Maven could not fetch Kafka:\n{fetched.stdout}{fetched.stderr}")
         done.touch()
     return JARS
 
@@ -54,23 +62,28 @@ class Broker:
     Args:
         folder: for its data and log.
         port: to listen on; 0: a free one.
-        settings: of `server.properties`, over ours.
+        keystore: PEM of a private key (PKCS #8) and its certificates; with it `secure_address` takes SASL_SSL
+            (SCRAM-SHA-512) of `USER` with `PASSWORD`.
     """
 
-    def __init__(self, folder: Path, port: int = 0, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, port: int = 0, keystore: Path | None = None) -> None:
         self.port = port or free_port()
-        self.address = f"{LOCALHOST}:{self.port}"
-        self._folder, self._controller = folder, free_port()
-        self._settings = dict(settings or {})
+        self.address, self.secure_address = f"{LOCALHOST}:{self.port}", f"{LOCALHOST}:{free_port()}"
+        self._folder, self._controller, self._keystore = folder, free_port(), keystore
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "server.properties").write_text(self._properties())
         shutil.rmtree(self._folder / "data", ignore_errors=True)
-        identity = self._java("kafka.tools.StorageTool", "random-uuid").strip()
-        self._java("kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties")
+        identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        self._java("kafka.tools.StorageTool", "format", f"--cluster-id={identity}", "-c", "server.properties")
         self.start()
+        try:
+            self._settle()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -92,11 +105,11 @@ class Broker:
                 start_new_session=True,
             )  # fmt: skip
         until_s = time.monotonic() + wait_s
-        while not self._answers():
+        admin = self.admin()
+        while not _answers(admin):
             if self._process.poll() is not None or time.monotonic() > until_s:
                 self.stop()
                 raise NoBroker(f"Kafka did not come up:\n{log.read_text()}")
-            time.sleep(0.05)
 
     def stop(self, number: int = signal.SIGTERM, wait_s: float = 30.0) -> None:
         """Ends it, by SIGTERM or another signal."""
@@ -115,7 +128,7 @@ class Broker:
 
     def admin(self) -> AdminClient:
         """A client to make topics with."""
-        return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+        return AdminClient({"bootstrap.servers": self.address, "reconnect.backoff.max.ms": 200, "log_level": 0})
 
     def create(self, names: Sequence[str], partitions: int = 3) -> None:
         """Makes topics.
@@ -130,14 +143,22 @@ class Broker:
             except KafkaException as failure:
                 raise NoBroker(f"topic {name}: {failure.args[0].str()}") from None
 
-    def _answers(self) -> bool:
-        try:
-            return bool(self.admin().list_topics(timeout=1).brokers)
-        except KafkaException:
-            return False
+    def _settle(self, wait_s: float = 60.0) -> None:
+        """Returns once groups and transactions have coordinators, which are made when they are first asked for."""
+        common = {"bootstrap.servers": self.address, "log_level": 0}
+        reader = Consumer({**common, "group.id": "settle"})
+        committed(reader, [TopicPartition("settle", 0)])
+        reader.close()
+        Producer({**common, "transactional.id": "settle"}).init_transactions(wait_s)
+        if self._keystore:
+            scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+            user = UserScramCredentialUpsertion(USER, scram, PASSWORD.encode())
+            admin = self.admin()  # kept while it is asked: it takes its answers along
+            admin.alter_user_scram_credentials([user])[USER].result(wait_s)
 
     def _command(self, *arguments: str) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
+        # The thorough compiler keeps a core busy for minutes before it pays.
         return ["java", log4j, "-XX:TieredStopAtLevel=1", "-cp", f"{jars()}/*", *arguments]
 
     def _java(self, *arguments: str) -> str:
@@ -148,14 +169,25 @@ class Broker:
         return done.stdout
 
     def _properties(self) -> str:
+        clients = f"PLAINTEXT://{self.address}"
+        secure: dict[str, str] = {}
+        if self._keystore:
+            clients += f",SASL_SSL://{self.secure_address}"
+            secure = {
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.location": str(self._keystore),
+                "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+                "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":
+                    "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+            }  # fmt: skip
         values = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{LOCALHOST}:{self._controller}",
-            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{LOCALHOST}:{self._controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "listeners": f"{clients},CONTROLLER://{LOCALHOST}:{self._controller}",
+            "advertised.listeners": clients,
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
             "log.dirs": "data",
             "num.partitions": "3",
             "offsets.topic.replication.factor": "1",
@@ -169,4 +201,11 @@ class Broker:
             "auto.create.topics.enable": "false",
             "log.retention.bytes": "2000000000",
         }
-        return "".join(f"{key}={value}\n" for key, value in (values | self._settings).items()) + os.linesep
+        return "".join(f"{key}={value}\n" for key, value in (values | secure).items())
+
+
+def _answers(admin: AdminClient) -> bool:
+    try:
+        return bool(admin.list_topics(timeout=0.5).brokers)
+    except KafkaException:
+        return False

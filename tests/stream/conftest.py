@@ -7,17 +7,27 @@ import json
 import os
 import subprocess
 import sys
+import time
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+import trustme
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from loadtest.kafka.broker import Broker, NoBroker
+from loadtest.kafka.broker import Broker, NotInstalled
 from tests.serving import tiny_model
 from vigil import domains
 from vigil.decisions.record import features_of
@@ -39,12 +49,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def authority() -> trustme.CA:
+    """Whose certificates the broker's secure listener shows."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Iterator[Broker]:
     """A broker of the session; without Java or Maven the tests are skipped, under CI they fail."""
+    folder = tmp_path_factory.mktemp("kafka")
+    issued = authority.issue_cert("127.0.0.1")
+    key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "broker.pem").write_bytes(pem + b"".join(part.bytes() for part in issued.cert_chain_pems))
     try:
-        with Broker(tmp_path_factory.mktemp("kafka")) as running:
+        with Broker(folder / "broker", keystore=folder / "broker.pem") as running:
             yield running
-    except NoBroker as missing:
+    except NotInstalled as missing:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(missing))
@@ -55,13 +76,15 @@ class Stream:
     """Topics of one test, and the workers on them."""
 
     broker: Broker
+    admin: AdminClient
     names: dict[str, str]
     home: Path
     folder: Path
+    address: str
 
     def arguments(self) -> list[str]:
         """Of `vigil stream` for these topics."""
-        at, names = f"kafka://{self.broker.address}/", self.names
+        at, names = f"kafka://{self.address}/", self.names
         return [
             "stream", "--from", at + names["events"], "--to", at + names["decisions"], "--group", names["events"],
             "--feedback", names["feedback"], "--alerts", names["alerts"], "--dead-letters", names["dead"],
@@ -69,7 +92,9 @@ class Stream:
 
     def worker(self, *more: str, state: str = "state", **settings: str) -> subprocess.Popen[str]:
         """A worker that has been started."""
-        env = os.environ | {"BENTOML_HOME": str(self.home), "VIGIL_STATE_DIR": str(self.folder / state)} | settings
+        # On busy cores a partition may give nothing for long: it is waited for, so that the order is certain.
+        ours = {"VIGIL_STATE_DIR": str(self.folder / state), "VIGIL_STREAM_ALIGN_MS": "60000"}
+        env = os.environ | {"BENTOML_HOME": str(self.home)} | ours | settings
         command = [sys.executable, "-m", "vigil.cli", *self.arguments(), *more]
         return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -96,14 +121,33 @@ class Stream:
                     producer.poll(0.1)
         assert producer.flush(60) == 0
 
-    def committed(self, role: str) -> list[Any]:
-        """All records of a topic that a `read_committed` reader sees."""
+    def abort(self, role: str, count: int) -> list[str]:
+        """Leaves records of an aborted transaction in a topic; gives their event ids."""
+        writer = Producer({"bootstrap.servers": self.broker.address, "transactional.id": f"abort-{next(_numbers)}"})
+        writer.init_transactions(60)
+        writer.begin_transaction()
+        ids = [f"aborted{next(_numbers)}" for _ in range(count)]
+        for event_id in ids:
+            writer.produce(self.names[role], json.dumps({"event_id": event_id}), event_id)
+        assert writer.flush(60) == 0
+        writer.abort_transaction(60)
+        return ids
+
+    def ends(self, role: str, committed: bool) -> int:
+        """The sum of the partitions' ends, with or without what an open transaction has written."""
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        asked = {TopicPartition(self.names[role], partition): OffsetSpec.latest() for partition in range(3)}
+        looks = self.admin.list_offsets(asked, isolation_level=level)
+        return sum(look.result().offset for look in looks.values())
+
+    def committed(self, role: str, isolation: str = "read_committed") -> list[Any]:
+        """All records of a topic that a reader sees."""
         reader = Consumer(
             {
                 "bootstrap.servers": self.broker.address,
                 "group.id": "test",
                 "enable.auto.commit": False,
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "enable.partition.eof": True,
             }
         )
@@ -119,6 +163,13 @@ class Stream:
         reader.close()
         return found
 
+    def reads_on(self, worker: subprocess.Popen[str], role: str, count: int, within_s: float = 90) -> None:
+        """Returns once a topic has `count` committed records, for which the worker must live."""
+        until_s = time.monotonic() + within_s
+        while (have := len(self.committed(role))) < count:
+            assert worker.poll() is None, worker.communicate()[1]
+            assert time.monotonic() < until_s, f"{have} of {count} in {self.names[role]}"
+
     def decisions(self) -> list[dict[str, Any]]:
         """The decision records."""
         return [json.loads(record.value()) for record in self.committed("decisions")]
@@ -129,7 +180,7 @@ def stream(broker: Broker, home: Path, tmp_path: Path) -> Stream:
     """Topics of their own for a test."""
     names = {role: f"{role}-{next(_numbers)}" for role in ROLES}
     broker.create(list(names.values()))
-    return Stream(broker, names, home, tmp_path)
+    return Stream(broker, broker.admin(), names, home, tmp_path, broker.address)
 
 
 _numbers = itertools.count()
@@ -163,6 +214,30 @@ def rows_of(decisions: Sequence[dict[str, Any]], past: History) -> np.ndarray:
     """The features of the decisions in the order of the history, float32 [n, F]."""
     found = {int(decision["event_id"]): b64decode(decision["features"]) for decision in decisions}
     return features_of([found[event_id] for event_id in past.event_ids.tolist()])
+
+
+def event(i: int, **changed: object) -> bytes:
+    """An event that can be scored, but for what is changed."""
+    values = {"event_id": f"e{i}", "ts": 1_600_000_000_000 + i, "customer": i % 3, "terminal": i % 5, "amount": 10.5}
+    return json.dumps(values | changed).encode()
+
+
+def last_line(process: subprocess.Popen[str], within_s: float = 60) -> str:
+    """What a worker that ends by itself has said."""
+    try:
+        return process.communicate(timeout=within_s)[1].strip()
+    finally:
+        process.kill()
+
+
+@contextmanager
+def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A worker that is killed at the end of the block, where it still runs."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
-import signal
-import subprocess
-import threading
 
-import pytest
-
-from tests.stream.conftest import DOMAIN, Stream, events_of, history, labels_of, rows_of
+from tests.stream.conftest import DOMAIN, Stream, event, events_of, history, labels_of, last_line, rows_of, running
 from vigil.features.store import MemoryStore
-
-pytestmark = pytest.mark.broker
-
-
-def event(i: int, **changed: object) -> bytes:
-    values = {"event_id": f"e{i}", "ts": 1_600_000_000_000 + i, "customer": i % 3, "terminal": i % 5, "amount": 10.5}
-    return json.dumps(values | changed).encode()
-
-
-def last_line(process: subprocess.Popen[str], within_s: float = 60) -> str:
-    try:
-        return process.communicate(timeout=within_s)[1].strip()
-    finally:
-        process.kill()
 
 
 def test_every_event_of_a_history_has_one_decision_with_the_features_of_the_offline_computation(
@@ -58,25 +38,42 @@ def test_keys_and_traces_pass_on_and_what_the_policy_stops_is_an_alert(stream: S
     assert len(decisions) == 50
 
 
-@pytest.mark.parametrize("place", [0, 1, 4, 5])
-def test_a_poison_record_in_any_place_becomes_a_dead_letter_and_the_others_are_decided(
-    stream: Stream, place: int
-) -> None:
-    records = [(event(i), b"k") for i in range(5)]
-    records.insert(place, (b'{"event_id": "bad", "amount": "much"}', b"k"))
-    stream.produce("events", records)
-    stream.run()
-    assert [decision["event_id"] for decision in stream.decisions()] == ["e0", "e1", "e2", "e3", "e4"]
-    (letter,) = stream.committed("dead")
-    assert (letter.value(), letter.key()) == (records[place][0], b"k")
-    headers = dict(letter.headers())
-    assert (
-        headers["vigil-reason"]
-        == b"ts: got nothing, wanted an RFC 3339 time with an offset, or epoch milliseconds (UTC)"
-    )
-    assert headers["vigil-topic"] == stream.names["events"].encode()
-    assert int(headers["vigil-partition"]) in range(3)
-    assert int(headers["vigil-offset"]) == place
+POISON = {
+    "wrong JSON": (b"{nonsense", b"body: "),
+    "wrong field": (event(99, colour="red"), b"wanted one of the fields"),
+    "wrong value": (event(99, amount=-1), b"amount: got -1"),
+    "missing": (b'{"event_id": "bad", "amount": "much"}', b"ts: got nothing, wanted an RFC 3339 time"),
+    "null": (None, b""),
+    "empty": (b"", b""),
+    "future": (event(99, ts=1 << 43), b"ts: got 8796093022208, wanted a time at most 86400 s ahead"),
+    "deep": (b"[" * 100_000, b""),
+    "huge": (b'"' + b"x" * 900_000 + b'"', b""),
+}
+
+
+def test_poison_in_any_place_of_a_batch_becomes_dead_letters_and_the_others_are_decided(stream: Stream) -> None:
+    sent, poison = 0, list[tuple[bytes | None, bytes]]()
+    with running(stream.worker()) as worker:
+        for bad, why in POISON.values():
+            for good, place in (4, 0), (4, 2), (4, 4), (0, 0):
+                records: list[tuple[bytes | None, bytes]] = [(event(sent + i), b"k") for i in range(good)]
+                records[place:place] = [(bad, b"k")] * (2 if good else 3)
+                stream.produce("events", records)
+                sent += good
+                poison += [(bad, why)] * (2 if good else 3)
+        stream.reads_on(worker, "dead", len(poison))
+        stream.reads_on(worker, "decisions", sent)
+        worker.terminate()
+        assert f"{sent} decisions" in last_line(worker)
+    assert [decision["event_id"] for decision in stream.decisions()] == [f"e{i}" for i in range(sent)]
+    letters = sorted(stream.committed("dead"), key=lambda letter: int(dict(letter.headers())["vigil-offset"]))
+    assert [letter.value() for letter in letters] == [bad for bad, _ in poison]
+    for letter, (_, why) in zip(letters, poison, strict=True):
+        headers = dict(letter.headers())
+        assert letter.key() == b"k"
+        assert why in headers["vigil-reason"]
+        assert headers["vigil-topic"] == stream.names["events"].encode()
+    assert len({dict(letter.headers())["vigil-offset"] for letter in letters}) == len(letters)
 
 
 def test_dead_letters_go_back_where_they_came_from_once(stream: Stream) -> None:
@@ -93,26 +90,6 @@ def test_dead_letters_go_back_where_they_came_from_once(stream: Stream) -> None:
     assert len(stream.committed("dead")) == 3
 
 
-def test_workers_killed_at_random_lose_nothing_and_double_nothing(stream: Stream, kills: int) -> None:
-    past = history(150, 30, customers=400, terminals=80)
-    events = events_of(past)
-    share = len(events) // kills + 1
-    moments = random.Random(5)
-    for start in range(0, len(events), share):
-        stream.produce("events", events[start : start + share])
-        process = stream.worker()
-        timer = threading.Timer(moments.uniform(0.8, 1.8), process.kill)
-        timer.start()
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-    stream.run()
-    decisions = stream.decisions()
-    assert sorted(int(decision["event_id"]) for decision in decisions) == past.event_ids.tolist()
-    unlabelled = history(150, 30, customers=400, terminals=80)
-    unlabelled.labels[:] = -1
-    assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(unlabelled).tobytes()
-
-
 def test_state_that_was_lost_is_made_again_from_the_topic_and_nothing_comes_out_twice(stream: Stream) -> None:
     past = history(150, 10, customers=300, terminals=60)
     events = events_of(past)
@@ -126,40 +103,25 @@ def test_state_that_was_lost_is_made_again_from_the_topic_and_nothing_comes_out_
     assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(past).tobytes()
 
 
-def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:
-    stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000)])
-    process = stream.worker()
-    try:
-        while len(stream.committed("decisions")) < 2000:
-            assert process.poll() is None
-        stream.broker.stop()
-        stream.broker.start()
-        stream.produce("events", [(event(i), b"k%d" % (i % 9)) for i in range(2000, 4000)])
-        while len(stream.committed("decisions")) < 4000:
-            assert process.poll() is None
-        process.terminate()
-        assert "4,000 decisions" in last_line(process)
-    finally:
-        process.kill()
-    ids = [decision["event_id"] for decision in stream.decisions()]
-    assert len(ids) == len(set(ids)) == 4000
-
-
 def test_a_second_worker_with_a_memory_of_its_own_is_refused_and_the_first_goes_on(stream: Stream) -> None:
     stream.produce("events", [(event(0), b"k")])
-    first = stream.worker()
-    try:
-        while not stream.committed("decisions"):
-            assert first.poll() is None
+    with running(stream.worker()) as first:
+        stream.reads_on(first, "decisions", 1)
         second = stream.worker(state="another")
         assert "state in memory belongs to one worker" in " ".join(last_line(second).split())
         assert second.returncode == 1
         stream.produce("events", [(event(1), b"k")])
-        while len(stream.committed("decisions")) < 2:
-            assert first.poll() is None
-    finally:
-        first.kill()
-        first.communicate()
+        stream.reads_on(first, "decisions", 2)
+
+
+def test_a_worker_whose_place_was_taken_ends_with_a_line_though_nothing_comes(stream: Stream) -> None:
+    stream.produce("events", [(event(0), b"k")])
+    with running(stream.worker(VIGIL_STREAM_MEMBER="one")) as first:
+        stream.reads_on(first, "decisions", 1)
+        stream.run(state="another", VIGIL_STREAM_MEMBER="one")
+        line = last_line(first, within_s=30)
+        assert first.returncode == 1
+        assert "and ends" in line.splitlines()[-1]
 
 
 def test_topics_that_are_not_there_and_properties_that_cannot_be_are_one_line(stream: Stream) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from vigil.errors import ConfigError, StreamError, Unavailable, shown
 
@@ -17,7 +17,11 @@ logger = logging.getLogger("vigil.stream")
 
 SCHEME = "kafka://"
 ANSWER_S = 15.0
+COORDINATOR_S = 60.0  # a fresh cluster makes it when it is first asked for
 NOTE_EVERY_S = 10.0
+
+# The group's coordinator is being made, or moves.
+MOVING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
 
 # What exactness rests on: not to be set from outside.
 OURS = (
@@ -52,6 +56,18 @@ WRITER = {
     "retry.backoff.ms": 1,
     "retry.backoff.max.ms": 10,
 }
+
+
+class Displaced(StreamError):
+    """A consumer whose place in the group was taken: by another one of the same name, or by an older request of its
+    own, as after a restart of the broker.
+
+    Attributes:
+        decided: decisions committed until then.
+        by_itself: whether it was taken by a request of its own.
+    """
+
+    decided, by_itself = 0, False
 
 
 @dataclass(frozen=True)
@@ -101,12 +117,12 @@ def read_properties(path: Path | None) -> dict[str, str]:
 
 
 def consumer(topic: Topic, group: str, properties: Mapping[str, str], **more: Any) -> Consumer:
-    """A consumer of committed records. Once it cannot go on, its next call raises StreamError.
+    """A consumer of committed records. Once it cannot go on, its next call raises Displaced.
 
     Raises:
         ConfigError: for a property that librdkafka does not take.
     """
-    values = CLIENT | READER | {"group.id": group, "error_cb": _end_or_note} | dict(properties) | more
+    values = CLIENT | READER | {"group.id": group, "error_cb": end_or_note} | dict(properties) | more
     made: Consumer = _made(Consumer, topic, values)
     return made
 
@@ -142,11 +158,28 @@ def _note(error: Any) -> None:
         logger.warning("Kafka: %s", error.str())
 
 
-def _end_or_note(error: Any) -> None:
-    # A fatal error is not sure to come as a record, too. What is raised here is raised by the consumer's call.
+def end_or_note(error: Any) -> None:
+    """Raises Displaced where `error` ends a consumer, else says it.
+
+    It may come as a record or by the callback (what that raises is raised by the consumer's call). Of either,
+    `fatal()` is false: it is the code that says so.
+    """
     if error.fatal() or error.code() == KafkaError._FATAL:
-        raise StreamError(f"this worker cannot read on and ends: {error.str()}")
+        raise Displaced(f"this worker cannot read on and ends: {error.str()}")
     _note(error)
+
+
+def check_reading(client: Consumer) -> None:
+    """Raises Displaced where a consumer cannot read on, as one whose place another of the same name has taken.
+
+    Such an error is told once, and that can get lost among records. But nothing can be committed after it:
+    librdkafka says so even of a commit of no offset, which otherwise says that there is none, and asks no broker.
+    """
+    try:
+        client.commit(offsets=[], asynchronous=False)
+    except KafkaException as failure:
+        if failure.args[0].code() == KafkaError._FATAL:
+            raise Displaced("this worker cannot read on and ends: its place in the group was taken") from None
 
 
 def partitions(client: Consumer, topic: Topic) -> list[int]:
@@ -163,3 +196,20 @@ def partitions(client: Consumer, topic: Topic) -> list[int]:
     if found.error is not None or not found.partitions:
         raise ConfigError(f"there is no topic {shown(topic.name)} at {topic.brokers}")
     return sorted(found.partitions)
+
+
+def committed(client: Consumer, places: Sequence[TopicPartition]) -> list[TopicPartition]:
+    """`places` with the offsets that the client's group has committed.
+
+    Raises:
+        Unavailable: where the group's coordinator does not say them.
+    """
+    until_s = monotonic() + COORDINATOR_S
+    while True:
+        try:
+            return list(client.committed(list(places), timeout=max(until_s - monotonic(), 1.0)))
+        except KafkaException as failure:
+            error = failure.args[0]
+            if error.code() not in MOVING or monotonic() > until_s:
+                raise Unavailable(f"committed offsets of the group: {error.name()} {error.str()}") from None
+            sleep(0.05)

@@ -117,6 +117,25 @@ class Commits:
         if self._began_s and perf_counter() - self._began_s > STUCK_S:
             raise Stuck(f"a transaction has not ended for {STUCK_S:g} s")
 
+    def is_first(self, some: list[TopicPartition]) -> bool:
+        """Whether the broker still takes transactions of this producer: asks by one that is aborted.
+
+        Args:
+            some: any offset of the group.
+        """
+        try:
+            self.drain()
+            self._writer.begin_transaction()
+            try:
+                self._writer.send_offsets_to_transaction(some, self._reader.consumer_group_metadata(), ANSWER_S)
+            except KafkaException as failure:
+                if failure.args[0].fatal():
+                    return False
+            self._writer.abort_transaction(ANSWER_S)
+        except (StreamError, KafkaException):
+            return False
+        return True
+
     def close(self) -> None:
         """Ends the thread once all that was handed over is committed, or dropped."""
         self._queue.put(None)

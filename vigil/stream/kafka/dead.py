@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
 from vigil.errors import InvalidInput, StreamError
-from vigil.stream.kafka.clients import Topic, consumer, partitions, producer
+from vigil.stream.kafka.clients import Topic, committed, consumer, end_or_note, partitions, producer
 from vigil.stream.kafka.commits import Commits, Headers, Work
 
 REASON, TOPIC, PARTITION, OFFSET = "vigil-reason", "vigil-topic", "vigil-partition", "vigil-offset"
@@ -47,7 +47,7 @@ def replay(letters: Topic, group: str, properties: Mapping[str, str], stopped: C
     ends = {p: reader.get_watermark_offsets(_at(letters, p))[1] for p in partitions(reader, letters)}
     writer = producer(letters, properties, **{"transactional.id": name, "transaction.timeout.ms": 10_000})
     commits = Commits(writer, reader)
-    known = reader.committed([_at(letters, p) for p in ends])
+    known = committed(reader, [_at(letters, p) for p in ends])
     left = {p for p, end in ends.items() if end > 0 and _known(known, p) < end}
     reader.assign(known)
     count = 0
@@ -79,16 +79,16 @@ def _at(topic: Topic, partition: int) -> TopicPartition:
     return TopicPartition(topic.name, partition)
 
 
-def _known(committed: Sequence[TopicPartition], partition: int) -> int:
-    return next(int(at.offset) for at in committed if at.partition == partition)
+def _known(places: Sequence[TopicPartition], partition: int) -> int:
+    return next(int(at.offset) for at in places if at.partition == partition)
 
 
 def _ended(record: Any, left: set[int]) -> None:
     error = record.error()
     if error.code() == error._PARTITION_EOF:
         left.discard(record.partition())
-    elif error.fatal():
-        raise StreamError(str(KafkaException(error)))
+    else:
+        end_or_note(error)
 
 
 def _returned(record: Any) -> tuple[str, bytes | None, bytes | None, Headers]:

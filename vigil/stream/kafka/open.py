@@ -6,8 +6,9 @@ import hashlib
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -19,15 +20,26 @@ from vigil.engine import Engine
 from vigil.errors import ConfigError, StateError, Unavailable
 from vigil.settings import Settings
 from vigil.stream.flow import clock_ms, spare_collector
-from vigil.stream.kafka.clients import ANSWER_S, CLIENT, READER, Topic, consumer, partitions, producer, read_properties
+from vigil.stream.kafka.clients import (
+    ANSWER_S,
+    CLIENT,
+    COORDINATOR_S,
+    MOVING,
+    READER,
+    Displaced,
+    Topic,
+    committed,
+    consumer,
+    logger,
+    partitions,
+    producer,
+    read_properties,
+)
 from vigil.stream.kafka.commits import Commits
 from vigil.stream.kafka.lanes import Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.kafka.worker import Topics, Worker
 from vigil.stream.scorer import Scorer
-
-# The group's coordinator is being made, or moves.
-MOVING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
 
 LEFT_S = READER["session.timeout.ms"] / 1000 + 2  # until then, one that has ended is still counted as a member
 
@@ -45,9 +57,34 @@ def work(
     properties = read_properties(settings.kafka_properties)
     if settings.stream_metrics_port:
         start_http_server(settings.stream_metrics_port, settings.stream_metrics_host)
+    decided = 0
+    with _stopping() as stopped:
+        run = partial(_work, domain, settings, topics, to, group, properties, with_features, stopped, stop_at_end)
+        while True:
+            try:
+                return decided + run()
+            except Displaced as displaced:
+                if not displaced.by_itself:
+                    raise
+                # A request to join that the broker answers only after its restart displaces the one that followed it.
+                logger.warning("begins anew: a request of its own, older than the broker's restart, took its place")
+                decided += displaced.decided
+
+
+def _work(
+    domain: Domain,
+    settings: Settings,
+    topics: Topics,
+    to: Topic,
+    group: str,
+    properties: Mapping[str, str],
+    with_features: bool,
+    stopped: Callable[[], bool],
+    stop_at_end: bool,
+) -> int:
     engine = Engine.open(domain, settings, clock_ms)
     try:
-        with _stopping() as stopped, _reader(topics.events, group, settings, properties, engine.store) as reader:
+        with _reader(topics.events, group, settings, properties, engine.store) as reader:
             known = {
                 name: partitions(reader, Topic(to.brokers, name)) for name in (topics.events.name, topics.feedback)
             }
@@ -67,7 +104,12 @@ def work(
                 stopped,
                 stop_at_end,
             )
-            return worker.run()
+            try:
+                return worker.run()
+            except Displaced as displaced:
+                displaced.decided = worker.decided
+                displaced.by_itself = worker.is_alone()
+                raise
     finally:
         engine.close()
 
@@ -87,11 +129,7 @@ def _reader(topic: Topic, group: str, settings: Settings, properties: Mapping[st
     try:
         partitions(reader, topic)
         if hasattr(store, "marks"):
-            # Asking for an offset waits for the group's coordinator, which a fresh cluster does not have yet.
-            try:
-                reader.committed([TopicPartition(topic.name, 0)], timeout=ANSWER_S)
-            except KafkaException as failure:
-                raise Unavailable(f"no coordinator of {group} at {topic.brokers}: {failure.args[0].str()}") from None
+            committed(reader, [TopicPartition(topic.name, 0)])  # waits for the group's coordinator
             _check_alone(topic, group, member, properties)
         yield reader
     finally:
@@ -117,7 +155,7 @@ def _check_alone(topic: Topic, group: str, member: str, properties: Mapping[str,
 
 
 def _members(admin: AdminClient, group: str) -> Sequence[Any]:
-    until_s = time.monotonic() + ANSWER_S
+    until_s = time.monotonic() + COORDINATOR_S
     while True:
         try:
             found = admin.describe_consumer_groups([group], request_timeout=ANSWER_S)[group].result()

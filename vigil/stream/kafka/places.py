@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from vigil.errors import StateError, Unavailable
-from vigil.stream.kafka.clients import ANSWER_S, logger
+from vigil.errors import StateError
+from vigil.stream.kafka.clients import ANSWER_S, committed, logger
 
 Offsets = dict[tuple[str, int], int]
 
@@ -38,12 +38,8 @@ class Places:
         """
         if not given:
             return []
-        try:
-            committed = self._reader.committed(list(given), timeout=ANSWER_S)
-        except KafkaException as failure:
-            raise Unavailable(f"committed offsets: {failure.args[0].str()}") from None
         found = []
-        for place in committed:
+        for place in committed(self._reader, given):
             self._quiet.pop((place.topic, place.partition), None)
             start = self._start(place.topic, place.partition, place.offset)
             found.append(TopicPartition(place.topic, place.partition, start))

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from vigil import metrics
 from vigil.domains.schema import Feedback
 from vigil.errors import InvalidInput, StreamError
-from vigil.stream.kafka.clients import Topic, logger
+from vigil.stream.kafka.clients import Topic, check_reading, end_or_note, logger
 from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
 from vigil.stream.kafka.dead import letter
 from vigil.stream.kafka.lanes import FULL, ROOM, Lanes
@@ -97,7 +97,16 @@ class Worker:
                 self._commits.aborted = True
         self._commits.drain()
         self._commits.close()
+        return self.decided
+
+    @property
+    def decided(self) -> int:
+        """Decisions committed so far."""
         return self._decided + self._commits.decided
+
+    def is_alone(self) -> bool:
+        """Whether no other worker of the same name has begun, as the broker says."""
+        return self._commits.is_first([TopicPartition(self._topics.events.name, 0, 0)])
 
     def _turn(self) -> None:
         """Reads what is there, scores what is its turn, hands it over to be committed."""
@@ -126,8 +135,6 @@ class Worker:
         first = reader.poll(READ_S if not waiting else READ_MORE_S if waiting < BATCH else 0)
         records = [] if first is None else [first, *reader.consume(BATCH - 1, 0)]
         bad = [record for record in records if record.error() is not None]
-        for record in bad:
-            self._heed(record)
         if bad:
             records = [record for record in records if record.error() is None]
         feedback = self._topics.feedback
@@ -135,6 +142,8 @@ class Worker:
         if labels:
             self._labels_ended -= {record.partition() for record in labels}
             records = [record for record in records if record.topic() != feedback]
+        for record in bad:  # after that: the end of a partition comes behind its records, often in one batch with them
+            self._heed(record)
         return labels, records
 
     def _heed(self, record: Any) -> None:
@@ -144,10 +153,10 @@ class Worker:
                 self._labels_ended.add(record.partition())
             elif lane := self._lanes.lanes.get(record.partition()):
                 lane.ended = True
-        elif error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StreamError(f"this worker cannot read on and ends: {error.str()}")
         else:
-            logger.warning("Kafka: %s", error.str())
+            end_or_note(error)
 
     def _look_at_ends(self, now_s: float) -> None:
         """Sees which partitions have been read to their end, and which are too far ahead to be read on."""
@@ -167,6 +176,7 @@ class Worker:
                 lane.paused = False
                 self._reader.resume([TopicPartition(topic, partition)])
         if tell:
+            check_reading(self._reader)
             self._lag_s = now_s
 
     def _at_end(self) -> bool:

@@ -1,0 +1,124 @@
+"""Laws of the Kafka worker when workers die, the broker goes and partitions move."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from contextlib import ExitStack
+
+import numpy as np
+
+from loadtest.valkey import Valkey
+from tests.stream.conftest import DOMAIN, Stream, events_of, history, last_line, rows_of, running
+from vigil.features.history import UNKNOWN, History
+from vigil.features.store import MemoryStore
+
+WORLDS = 7
+
+
+def unlabelled(days: int, customers: int, terminals: int) -> History:
+    past = history(150, days, customers, terminals)
+    past.labels[:] = UNKNOWN
+    return past
+
+
+def assert_each_once_as_offline(stream: Stream, past: History) -> None:
+    decisions = stream.decisions()
+    assert sorted(int(decision["event_id"]) for decision in decisions) == past.event_ids.tolist()
+    assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(past).tobytes()
+
+
+def moves(stream: Stream, worker: subprocess.Popen[str], end: int, within_s: float = 60) -> None:
+    """Returns once the decisions' end lies behind `end`."""
+    until_s = time.monotonic() + within_s
+    while stream.ends("decisions", committed=False) <= end:
+        assert worker.poll() is None, worker.communicate()[1]
+        assert time.monotonic() < until_s, "no decision"
+
+
+def is_inside(stream: Stream, worker: subprocess.Popen[str]) -> bool:
+    """Holds a worker up; says whether it is in a transaction, as the broker knows it."""
+    worker.send_signal(signal.SIGSTOP)
+    looks = [(-1, -1)]
+    while len(looks) < 2 or looks[-1] != looks[-2]:  # until what was on its way has come
+        looks.append((stream.ends("decisions", committed=True), stream.ends("decisions", committed=False)))
+    return looks[-1][0] < looks[-1][1]
+
+
+def test_workers_killed_at_random_lose_nothing_and_double_nothing(stream: Stream, kills: int) -> None:
+    past = unlabelled(30, 400, 80)
+    events = events_of(past)
+    share = len(events) // kills + 1
+    moments = random.Random(5)
+    for start in range(0, len(events), share):
+        stream.produce("events", events[start : start + share])
+        end = stream.ends("decisions", committed=False)
+        with running(stream.worker()) as worker:
+            if moments.random() < 0.3:  # while it starts
+                time.sleep(moments.uniform(0, 2))
+            else:
+                moves(stream, worker, end)
+                time.sleep(moments.uniform(0, 0.05))
+            worker.kill()
+            assert worker.wait() == -signal.SIGKILL
+    stream.run()
+    assert_each_once_as_offline(stream, past)
+
+
+def test_a_worker_killed_inside_a_transaction_loses_nothing_and_doubles_nothing(stream: Stream) -> None:
+    past = unlabelled(60, 500, 100)
+    stream.produce("events", events_of(past))
+    for _ in range(2):
+        with running(stream.worker()) as worker:
+            moves(stream, worker, stream.ends("decisions", committed=True))
+            while not is_inside(stream, worker):
+                worker.send_signal(signal.SIGCONT)
+                assert worker.poll() is None, worker.communicate()[1]
+                time.sleep(0.005)
+            worker.kill()
+            assert worker.wait() == -signal.SIGKILL
+    stream.run()
+    assert_each_once_as_offline(stream, past)
+    assert len(stream.committed("decisions", "read_uncommitted")) > len(past)
+
+
+def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:
+    past = unlabelled(40, 500, 100)
+    events = events_of(past)
+    stream.produce("events", events[:-1000])
+    with running(stream.worker()) as worker:
+        moves(stream, worker, 0)
+        stream.broker.stop()  # while it works
+        stream.broker.start()
+        stream.reads_on(worker, "decisions", len(past) - 1000)
+        stream.broker.stop(signal.SIGKILL)  # while it waits
+        stream.broker.start()
+        stream.produce("events", events[-1000:])
+        stream.reads_on(worker, "decisions", len(past))
+        worker.terminate()
+        assert f"{len(past):,} decisions" in last_line(worker)
+    assert_each_once_as_offline(stream, past)
+
+
+def test_partitions_that_move_between_workers_all_the_time_lose_nothing_and_double_nothing(stream: Stream) -> None:
+    past = unlabelled(30, 350, 70)
+    # The entities of a world meet in no other, and its events lie in one partition: their order is certain.
+    world = past.keys["customer"] % WORLDS
+    past.keys["terminal"] = past.keys["terminal"] * WORLDS + world
+    records = [(value, b"world %d" % key) for (value, _), key in zip(events_of(past), world, strict=True)]
+    steps = [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, None, None]
+    shares = np.array_split(np.arange(len(records)), len(steps))
+    with Valkey() as valkey, ExitStack() as stack:
+        workers: list[subprocess.Popen[str]] = []
+        for number, (share, how) in enumerate(zip(shares, steps, strict=True)):
+            stream.produce("events", [records[i] for i in share])
+            end = stream.ends("decisions", committed=False)
+            settings = {"VIGIL_STATE_URL": valkey.url, "VIGIL_STREAM_MEMBER": f"m{number}"}
+            workers.append(stack.enter_context(running(stream.worker(state=f"m{number}", **settings))))
+            moves(stream, workers[-1], end)
+            if how is not None and len(workers) > 1:
+                workers.pop(0).send_signal(how)
+        stream.reads_on(workers[-1], "decisions", len(past))
+    assert_each_once_as_offline(stream, past)

@@ -20,7 +20,6 @@ from vigil.domains.schema import Feedback, Schema, ts_ms
 from vigil.domains.spec import Domain
 from vigil.errors import InvalidEvent, ModelRefused, NotFound, Unavailable
 from vigil.features import kernel
-from vigil.features.shared import SharedStore
 from vigil.features.state import open_state
 from vigil.features.store import MemoryStore
 from vigil.scoring import query
@@ -70,6 +69,11 @@ class Store(Protocol):
     """
 
     remote: bool
+
+    @property
+    def problem(self) -> str: ...
+
+    def watch(self, changed: Callable[[], object]) -> None: ...
 
     def apply(self, events: Sequence[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
 
@@ -283,12 +287,11 @@ class Engine:
     @property
     def state_problem(self) -> str:
         """Why features cannot be computed now; "" where they can."""
-        return self.store.problem if isinstance(self.store, SharedStore) else ""
+        return self.store.problem
 
     def watch_state(self, changed: Callable[[], object]) -> None:
         """Has `changed` called, in any thread, when `state_problem` has changed."""
-        if isinstance(self.store, SharedStore):
-            self.store.link.changed = changed
+        self.store.watch(changed)
 
     def model(self) -> Session:
         """The loaded model.

@@ -125,6 +125,10 @@ class SharedStore:
         """Why nothing can be computed now; "" where it can."""
         return self.link.problem
 
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Has `changed` called, in any thread, when `problem` has changed."""
+        self.link.changed = changed
+
     def apply(self, events: Sequence[Any]) -> tuple[Features, Status]:
         """As :meth:`MemoryStore.apply`; more than `MOST_AT_ONCE` events (fewer where others are in the way) in parts.
 

@@ -42,6 +42,7 @@ class MemoryStore:
     """
 
     remote = False  # its verbs wait for nobody
+    problem = ""  # and always can be called
 
     def __init__(self, domain: Domain, journal: Journal | None = None) -> None:
         self.domain = domain
@@ -81,6 +82,9 @@ class MemoryStore:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
         """
         return self.run(self.pack(events))
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Has `changed` called when `problem` has changed: never."""
 
     def mark(self, marks: Mapping[str, int]) -> None:
         """Says how far each of the sources has been read once the batch that comes next is applied.

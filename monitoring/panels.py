@@ -73,7 +73,7 @@ def heatmap(title: str, about: str, query: str, unit: str) -> Panel:
         "cellGap": 1,
         "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5},
         "yAxis": {"unit": unit},
-        "tooltip": {"mode": "single", "yHistogram": True},
+        "tooltip": {"show": True, "yHistogram": True},
     }
     panel = _panel("heatmap", title, about, [(query, "{{le}}")], {}, shown)
     panel["targets"][0]["format"] = "heatmap"

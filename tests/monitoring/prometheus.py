@@ -16,7 +16,7 @@ from loadtest.served import LOCALHOST, Process, free_port
 from tests.conftest import tool
 from tests.monitoring.rules import FILES
 
-EVERY = "250ms"
+EVERY = "500ms"
 
 
 class Answering(Process):

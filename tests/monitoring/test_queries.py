@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from monitoring.__main__ import FOLDER, boards, written
 from tests.conftest import ROOT
@@ -90,6 +92,23 @@ def test_service_levels_are_those_of_scores_risks_and_labels() -> None:
 @pytest.mark.parametrize("name", BOARDS)
 def test_the_dashboards_are_those_of_the_program(name: str) -> None:
     assert (FOLDER / name).read_text() == written(boards()[name]), "`python -m monitoring` writes them"
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_grafanas_own_types_know_all_that_a_dashboard_says(name: str) -> None:
+    plugins.register_default_plugins()
+    read = Dashboard.from_json(json.loads((FOLDER / name).read_text()))
+    kept = json.loads(json.dumps(read, default=lambda part: part.to_json()))
+    assert _lost(BOARDS[name], kept) == []
+
+
+def _lost(wanted: Any, kept: Any, at: str = "") -> list[str]:
+    """Places in which `kept` does not say what `wanted` says; it may say more."""
+    if isinstance(wanted, dict):
+        return [place for key, part in wanted.items() for place in _lost(part, kept.get(key), f"{at}/{key}")]
+    if isinstance(wanted, list) and len(wanted) == len(kept):
+        return [place for i, pair in enumerate(zip(wanted, kept, strict=True)) for place in _lost(*pair, f"{at}/{i}")]
+    return [] if wanted == kept else [at]
 
 
 @pytest.mark.parametrize("name", BOARDS)

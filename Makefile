@@ -15,8 +15,9 @@ demo model run bench limits bench-stream: export VIGIL_STATE_DIR ?= $(CURDIR)/st
 demo model run bench limits bench-stream: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
 CLIENTS := build/clients
+TOOLS := build/tools
 
-.PHONY: help setup clients model run demo test check format bench limits bench-stream kafka pins clean
+.PHONY: help setup clients tools model run demo test check format bench limits bench-stream kafka pins clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +38,12 @@ $(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlse
 	@requirements/clients $(CLIENTS)
 	@touch $@
 
+tools: $(TOOLS)/prometheus-ready ## Prometheus and Alertmanager, which tests of alerts run
+
+$(TOOLS)/prometheus-ready: requirements/prometheus
+	@requirements/prometheus $(TOOLS)
+	@touch $@
+
 demo: setup ## From nothing to scored payments, and a summary; then it ends
 	@./demo.sh $(PORT) $(GRPC_PORT)
 
@@ -46,7 +53,7 @@ model: setup ## A trained and optimized model, where the store has none that fit
 run: model ## The same set-up, then the service stays up (trains only where there is no model yet)
 	@exec bentoml serve --host 127.0.0.1 --port $(PORT)
 
-test: setup clients ## All tests (those of Kafka need java and mvn)
+test: setup clients tools ## All tests (those of Kafka need java and mvn)
 	@$(BIN)/python -m pytest
 
 check: setup ## ruff and mypy

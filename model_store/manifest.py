@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Manifest:
         input_name: the input tensor, float32 [n, F].
         output_name: the output tensor, float32 [n, 1]: calibrated risks.
         format: version of this layout.
+        risk_edges: of bins of its risks on the validation rows, ascending; () where nobody looked.
+        risk_shares: of these risks in each bin, one more than edges.
     """
 
     domain: str
@@ -51,11 +54,18 @@ class Manifest:
     input_name: str = "features"
     output_name: str = "risk"
     format: int = FORMAT
+    risk_edges: tuple[float, ...] = ()
+    risk_shares: tuple[float, ...] = ()
 
     @property
     def tag(self) -> str:
         """Name and version as BentoML writes them: `payments:20261001120000000`."""
         return f"{self.domain}:{self.version}"
+
+    @property
+    def created_s(self) -> float:
+        """When it was stored, seconds since 1970."""
+        return datetime.fromisoformat(self.created).timestamp()
 
     def write(self, folder: Path) -> None:
         """Writes `manifest.json` into `folder`."""
@@ -76,9 +86,15 @@ class Manifest:
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             layout = found.get("format") if isinstance(found, dict) else found
             raise ModelRefused(f"{file}: got manifest format {shown(layout)}, wanted {FORMAT}")
-        wanted = {field.name for field in fields(cls)}
-        if set(found) != wanted:
-            odd = ", ".join(sorted(set(found) ^ wanted))
-            raise ModelRefused(f"{file}: keys that are missing or unknown: {odd}")
-        lists = {"feature_names": tuple(found["feature_names"]), "candidates": tuple(found["candidates"])}
-        return cls(**(found | lists))
+        known = {field.name for field in fields(cls)}
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        odd = sorted(needed - set(found)) + sorted(set(found) - known)
+        if odd:
+            raise ModelRefused(f"{file}: keys that are missing or unknown: {', '.join(odd)}")
+        lists = ("feature_names", "candidates", "risk_edges", "risk_shares")
+        manifest = cls(**(found | {name: tuple(found[name]) for name in lists if name in found}))
+        try:
+            manifest.created_s  # noqa: B018 (parsed)
+        except (TypeError, ValueError):
+            raise ModelRefused(f"{file}: created: got {shown(manifest.created)}, wanted a time as RFC 3339") from None
+        return manifest

@@ -28,6 +28,8 @@ def save(
     data_to: str,
     code_commit: str,
     created: str,
+    risk_edges: Iterable[float] = (),
+    risk_shares: Iterable[float] = (),
     extra_files: Iterable[Path] = (),
     alias: str | None = "champion",
 ) -> str:
@@ -68,6 +70,8 @@ def save(
         data_to=data_to,
         code_commit=code_commit,
         created=created,
+        risk_edges=tuple(risk_edges),
+        risk_shares=tuple(risk_shares),
     )
     labels = {"domain": domain, "candidate": candidate.replace(" ", "-")}
     notes = {"digest": manifest.digest, "spec_hash": spec_hash, "code_commit": code_commit}

@@ -82,6 +82,7 @@ def optimize(
         winner = choose(measured, budget)
         report = folder / "optimization.md"
         report.write_text(table.markdown(measured, failures, budget, winner, sparsity, created), encoding="utf-8")
+        edges, shares = quality.bins(quality.in_chunks(speed.scorer(paths[winner.name]), run.valid_x))
         tag = model_store.save(
             paths[winner.name],
             domain=domain.name,
@@ -94,6 +95,8 @@ def optimize(
             data_to=run.facts["data_to"],
             code_commit=run.facts["code_commit"],
             created=created,
+            risk_edges=edges,
+            risk_shares=shares,
             extra_files=[report, *run.reports],
             alias=alias,
         )

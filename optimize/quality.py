@@ -14,6 +14,7 @@ Scorer = Callable[[Rows], Risks]
 
 BATCHES = (1, 2, 7, 32, 256)
 WHOLE_ROWS = 16  # what the service fills batches up to
+BIN_AT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _ROWS = 1024
 _CHUNK = 8192
 
@@ -30,6 +31,20 @@ def average_precision(labels: Labels, risks: Risks) -> float:
     last = np.append(np.flatnonzero(np.diff(risks[order])), len(risks) - 1)
     precision = found[last] / (last + 1.0)
     return float(np.sum(np.diff(found[last], prepend=0) * precision) / found[-1])
+
+
+def bins(risks: Risks) -> tuple[list[float], list[float]]:
+    """What later risks are compared with: edges between bins of a tenth each, the highest tenth finer; their shares.
+
+    Args:
+        risks: float32 [n].
+
+    Returns:
+        ascending edges, fewer where many risks are equal, and the share of the risks in each bin, one more than edges.
+    """
+    edges = np.unique(np.quantile(risks, BIN_AT, method="higher"))
+    counts = np.bincount(np.searchsorted(edges, risks, side="right"), minlength=len(edges) + 1)
+    return edges.tolist(), (counts / len(risks)).tolist()
 
 
 def in_chunks(score: Scorer, rows: Rows) -> Risks:

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CLIENTS = ROOT / "build" / "clients"
+TOOLS = ROOT / "build" / "tools"
 
 
 def part(path: Path, remedy: str) -> str:
@@ -19,3 +20,8 @@ def part(path: Path, remedy: str) -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(line)
     pytest.skip(line)
+
+
+def tool(name: str) -> str:
+    """The path of a program that `make tools` fetches; as :func:`part` where it is missing."""
+    return part(TOOLS / name, "`make tools` fetches it")

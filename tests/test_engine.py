@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 import model_store
 from tests.serving import tiny_model
-from vigil import domains
+from vigil import domains, metrics
 from vigil.domains.schema import Feedback
 from vigil.engine import Engine
 from vigil.errors import DeadlineExceeded, InvalidEvent, ModelRefused, Unavailable
@@ -54,6 +55,22 @@ def test_events_one_by_one_together_and_batched_get_the_same_decisions(session: 
         return await asyncio.gather(*(batched.submit([event], True) for event in events(batched, 60)))
 
     assert [decisions[0] for decisions in asyncio.run(submit())] == wanted
+
+
+def test_risks_are_counted_by_the_bins_of_the_models_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    tag = tiny_model.store(tmp_path, PAYMENTS, risk_edges=(0.2, 0.6), risk_shares=(0.25, 0.5, 0.25))
+    served = engine(Session.load(PAYMENTS, "champion", 64))
+    risks = [decision.risk for decision in served.score(events(served, 60), NOW_MS)]
+    metrics.flush()
+
+    def told(name: str, number: int) -> float | None:
+        labels = {"domain": "payments", "version": tag.partition(":")[2], "bin": f"{number:02d}"}
+        return REGISTRY.get_sample_value(name, labels)
+
+    below = [sum(risk < edge for risk in risks) for edge in (0.2, 0.6)]
+    assert [told("vigil_risks_total", i) for i in (1, 2, 3)] == [below[0], below[1] - below[0], 60 - below[1]]
+    assert [told("vigil_risk_reference_share", i) for i in (1, 2, 3)] == [0.25, 0.5, 0.25]
 
 
 def test_a_bad_event_fails_its_own_caller_and_counts_for_nothing(session: Session) -> None:

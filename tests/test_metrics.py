@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from vigil import metrics
-from vigil.tallies import MOST_KEPT, Buckets, CounterTally, Family, GaugeTally, HistogramTally
+from vigil.tallies import MANY, MOST_KEPT, BinsTally, Buckets, CounterTally, Family, GaugeTally, HistogramTally
 
 ROOT = Path(__file__).parent.parent
 WORKER = """
@@ -78,6 +79,29 @@ def test_what_is_kept_is_bounded_without_a_flush() -> None:
     for _ in range(MOST_KEPT):
         counted.inc()
     assert registry.get_sample_value("many_total", {"a": "x"}) == MOST_KEPT
+
+
+@pytest.mark.parametrize("size", [1, 7, MANY, 2 * MANY])
+def test_bins_reach_from_an_edge_up_to_the_next(size: int) -> None:
+    registry = CollectorRegistry()
+    counter = Counter("binned", "", ["bin"], registry=registry)
+    edges = np.array([0.1, 0.5], np.float32)
+    tally = BinsTally(edges.tolist(), [counter.labels(str(i)) for i in range(3)])
+    counts = [0, 0, 0]
+    random = np.random.default_rng(1)
+    for values in [edges, *random.random((5, size)).astype(np.float32)]:
+        tally.add(values)
+        for value in values:
+            counts[sum(value >= edge for edge in edges)] += 1
+    tally.flush()
+    assert [registry.get_sample_value("binned_total", {"bin": str(i)}) for i in range(3)] == counts
+
+
+def test_a_process_that_is_alone_tells_what_it_has_kept() -> None:
+    metrics.decided("alone", "rules", ["approve", "approve"])
+    (told,) = (metric for metric in metrics.Flushed().collect() if metric.name == "vigil_decisions")
+    assert next(sample.value for sample in told.samples if sample.labels["domain"] == "alone") == 2
+    assert REGISTRY.get_sample_value("vigil_cpu_seconds_total") == pytest.approx(process_time(), rel=0.1)
 
 
 def worker(folder: Path, calls: int) -> subprocess.Popen[str]:

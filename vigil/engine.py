@@ -106,6 +106,7 @@ class Engine:
         self.domain, self.schema = domain, Schema(domain)
         self.store, self.session, self.problem = store, session, problem
         self.statistics: dict[str, Statistics] = {}
+        self._risks_seen: dict[str, Callable[[Rows], None]] = {}
         self._settings, self._loading = settings, asyncio.Lock()
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
@@ -341,6 +342,15 @@ class Engine:
         if session:
             self.statistics.setdefault(session.version, Statistics(self._clock_ms))
             metrics.MODEL_INFO.labels(name, session.version, session.digest).set(1)
+            self._describe(session)
+
+    def _describe(self, session: Session) -> None:
+        known, version = session.manifest, session.version
+        if known:
+            metrics.MODEL_CREATED.labels(self.domain.name, version).set(known.created_s)
+            if known.risk_shares and version not in self._risks_seen:
+                seen = metrics.risks_seen(self.domain.name, version, known.risk_edges, known.risk_shares)
+                self._risks_seen[version] = seen
 
     def _take(self, batch: Sequence[Submission], now_ms: int) -> Taken:
         events = [event for part, _ in batch for event in part]
@@ -382,6 +392,8 @@ class Engine:
         if session is None or features is None or risks is None:
             tier, decisions = RULES, self._rules.decide(events)
         else:
+            if seen := self._risks_seen.get(session.version):
+                seen(risks)
             tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, session.tag)
         metrics.decided(self.domain.name, tier, [decision.action for decision in decisions])
         return self._split(batch, decisions, features)

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
-from prometheus_client import Counter, Gauge
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.multiprocess import mark_process_dead
 
 from vigil import tallies
-from vigil.tallies import Buckets, CallTally, CounterTally, Family, GaugeTally, HistogramTally
+from vigil.tallies import BinsTally, Buckets, CallTally, CounterTally, Family, GaugeTally, HistogramTally
 
 SECONDS = (1e-4, 2e-4, 4e-4, 7e-4, 1e-3, 2e-3, 4e-3, 7e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0, 5.0)
+RISK_BIN = ("domain", "version", "bin")
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 REQUESTS = Counter(
@@ -63,10 +66,28 @@ DECISIONS = Family(
 MODEL_INFO = Gauge(
     "vigil_model_info", "1 for the model that answers.", ["domain", "version", "digest"], multiprocess_mode="livemax"
 )
+MODEL_CREATED = Gauge(
+    "vigil_model_created_timestamp_seconds",
+    "When the model was stored, seconds since 1970.",
+    ["domain", "version"],
+    multiprocess_mode="livemax",
+)
+RISKS = Counter(
+    "vigil_risks", "Decisions of a model by the bin of its risks at training that theirs is in.", [*RISK_BIN]
+)
+RISK_REFERENCE = Gauge(
+    "vigil_risk_reference_share",
+    "Share of the risks at training that was in the bin.",
+    [*RISK_BIN],
+    multiprocess_mode="livemax",
+)
 STATE_AWAY = Gauge(
     "vigil_state_away", "Workers whose shared feature state does not answer.", ["domain"], multiprocess_mode="livesum"
 )
 READY = Gauge("vigil_ready", "Workers that are ready.", multiprocess_mode="livesum")
+WORKERS = Gauge("vigil_workers", "Workers that there should be.", multiprocess_mode="livemax")
+WORKER_STARTS = Counter("vigil_worker_starts", "Starts of workers: one that died is started again.")
+CPU_SECONDS = Counter("vigil_cpu_seconds", "Processor time of the workers.")
 
 STREAM_LAG = Gauge(
     "vigil_stream_lag",
@@ -87,6 +108,7 @@ STREAM_SECONDS = Buckets(
 STREAM_ABORTS = Counter("vigil_stream_aborts", "Transactions aborted; their events are read again.")
 
 _calls: dict[tuple[str, str, str], CallTally] = {}
+_cpu_s = 0.0
 
 
 def call(transport: str, route: str, status: str) -> CallTally:
@@ -116,6 +138,23 @@ def decided(domain: str, tier: str, actions: Sequence[str]) -> None:
         DECISIONS.labels(domain, action, tier).inc(actions.count(action))
 
 
+def risks_seen(
+    domain: str, version: str, edges: Sequence[float], shares: Sequence[float]
+) -> Callable[[npt.NDArray[np.float32]], None]:
+    """What counts the risks float32 [n] of a model's decisions, beside what is known of them from training.
+
+    Args:
+        domain: whose model it is.
+        version: of the model.
+        edges: between the bins, ascending.
+        shares: of the risks at training in each bin, one more than edges.
+    """
+    bins = [(domain, version, f"{i:02d}") for i in range(1, len(shares) + 1)]
+    for labels, share in zip(bins, shares, strict=True):
+        RISK_REFERENCE.labels(*labels).set(share)
+    return BinsTally(edges, [RISKS.labels(*labels) for labels in bins]).add
+
+
 class BatchMetrics:
     """What one batcher reports. `what` is "events" or "rows"."""
 
@@ -128,7 +167,19 @@ class BatchMetrics:
 
 def flush() -> None:
     """Writes what has been counted to where `/metrics` reads it."""
+    global _cpu_s
     tallies.flush()
+    before_s, _cpu_s = _cpu_s, process_time()
+    CPU_SECONDS.inc(_cpu_s - before_s)
+
+
+class Flushed(CollectorRegistry):
+    """The metrics of a process that is alone, with all that was counted until it is asked."""
+
+    def collect(self) -> Iterable[Metric]:
+        """As `prometheus_client` asks for them."""
+        flush()
+        return REGISTRY.collect()
 
 
 def bury() -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from threading import RLock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import prometheus_client
 
 MOST_KEPT = 1024
+MANY = 256  # values that are worth being counted by themselves
 
 Child = TypeVar("Child", bound="_Tally")
 # A thread that runs the model may flush what it has filled while the loop flushes all.
@@ -26,7 +29,7 @@ class _Tally:
     """One time series; a list takes `append` from any thread without a lock."""
 
     def __init__(self) -> None:
-        self._kept: list[float] = []
+        self._kept: list[Any] = []
         with _flushing:
             _tallies.append(self)
 
@@ -39,13 +42,13 @@ class _Tally:
                 del self._kept[:count]
                 self._write(values)
 
-    def _keep(self, value: float) -> None:
+    def _keep(self, value: Any) -> None:
         kept = self._kept
         kept.append(value)
         if len(kept) >= MOST_KEPT:
             self.flush()
 
-    def _write(self, values: list[float]) -> None:
+    def _write(self, values: list[Any]) -> None:
         raise NotImplementedError
 
 
@@ -130,6 +133,31 @@ class CallTally(_Tally):
     def _write(self, values: list[float]) -> None:
         self._counter.inc(len(values))
         self._histogram.observe_all(values)
+
+
+class BinsTally(_Tally):
+    """How many values fell into each of several bins: from an edge up to, not including, the next.
+
+    Args:
+        edges: ascending, one fewer than there are bins.
+        counters: of the bins.
+    """
+
+    def __init__(self, edges: Sequence[float], counters: Sequence[prometheus_client.Counter]) -> None:
+        super().__init__()
+        self._edges, self._counters = np.array(edges, np.float32), counters
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Counts the values of an array, which nobody changes from now on."""
+        self._keep(values)
+        if len(values) >= MANY:
+            self.flush()
+
+    def _write(self, values: list[npt.NDArray[np.float32]]) -> None:
+        bins = np.searchsorted(self._edges, np.concatenate(values), side="right")
+        for counter, count in zip(self._counters, np.bincount(bins, minlength=len(self._counters)), strict=True):
+            if count:
+                counter.inc(int(count))
 
 
 class Family(Generic[Child]):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,6 +52,23 @@ def test_a_missing_file_is_refused_by_name(store_model: Callable[..., str], doma
     stored.onnx_path.unlink()
     with pytest.raises(ModelRefused, match=r"model\.onnx"):
         model_store.verify(stored, domain)
+
+
+def test_a_manifest_from_before_risks_were_looked_at_is_read(store_model: Callable[..., str], domain: Domain) -> None:
+    store_model()
+    path = model_store.resolve("tills").path / "manifest.json"
+    told = json.loads(path.read_bytes())
+    path.write_text(json.dumps({key: told[key] for key in told if not key.startswith("risk_")}))
+    model_store.verify(model_store.resolve("tills"), domain)
+
+
+@pytest.mark.parametrize("change", [{"created": "yesterday"}, {"created": None}, {"seed": 7}])
+def test_a_manifest_with_what_cannot_be_is_refused(store_model: Callable[..., str], change: dict[str, object]) -> None:
+    store_model()
+    path = model_store.resolve("tills").path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+    with pytest.raises(ModelRefused, match=next(iter(change))):
+        model_store.resolve("tills")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 99}', '{"format": 1}'])

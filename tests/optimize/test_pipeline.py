@@ -74,6 +74,15 @@ def test_a_risk_of_the_served_model_is_the_same_to_the_last_bit_in_any_batch(
     np.testing.assert_array_equal(alone, score(rows))
 
 
+def test_the_manifest_says_how_the_risks_are_spread_on_the_validation_rows(
+    outcome: Outcome, run_folder: Path, domain: Domain
+) -> None:
+    manifest = outcome[1].manifest
+    risks = scorer(outcome[1].onnx_path)(runs.read(run_folder, domain).valid_x)
+    assert sum(manifest.risk_shares) == pytest.approx(1)
+    assert manifest.risk_shares[0] == np.mean(risks < manifest.risk_edges[0])
+
+
 def test_reports_are_kept_beside_the_model(outcome: Outcome) -> None:
     made, stored = outcome
     assert (stored.path / "report.md").read_text() == "# the training report\n"

@@ -32,4 +32,6 @@ def test_a_worker_killed_with_sigkill_comes_back_and_knows_what_it_answered(
     assert again == first
     assert more["features"]["customer_count_1d"] == 6
     assert "\nvigil_ready 1.0\n" in told
+    assert "\nvigil_workers 1.0\n" in told
+    assert "\nvigil_worker_starts_total 2.0\n" in told
     assert 'vigil_requests_total{route="/v1/{domain}/score",status="200",transport="http"}' in told

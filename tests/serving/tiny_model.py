@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,8 +43,8 @@ def write_onnx(path: Path, width: int, seed: int = 0) -> Path:
     return path
 
 
-def store(folder: Path, domain: Domain, seed: int = 0) -> str:
-    """Stores such a model as the domain's champion in BENTOML_HOME; gives its tag."""
+def store(folder: Path, domain: Domain, seed: int = 0, **more: Any) -> str:
+    """Stores such a model as the domain's champion in BENTOML_HOME, with `more` in its manifest; gives its tag."""
     return model_store.save(
         write_onnx(folder / "model.onnx", len(domain.features), seed),
         domain=domain.name,
@@ -56,4 +57,5 @@ def store(folder: Path, domain: Domain, seed: int = 0) -> str:
         data_to="2018-09-30T00:00:00Z",
         code_commit="none",
         created="2018-10-01T00:00:00Z",
+        **more,
     )

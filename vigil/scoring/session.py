@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 import model_store
+from model_store import Manifest
 from vigil.domains.spec import Domain
 from vigil.errors import InvalidInput, ModelRefused, NotFound, shown
 
@@ -38,6 +39,7 @@ class Session:
         input_name: name of the input tensor.
         output_name: name of the output tensor.
         max_batch: most rows the model is given at once.
+        manifest: what the store knows of it, where it comes from there.
 
     `row_s` says how many seconds one row takes.
     """
@@ -52,13 +54,14 @@ class Session:
         input_name: str = "features",
         output_name: str = "risk",
         max_batch: int = 1024,
+        manifest: Manifest | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.tag, self.version, self.digest = tag, version, digest
+        self.tag, self.version, self.digest, self.manifest = tag, version, digest, manifest
         self.feature_names = tuple(feature_names)
         self.width = len(self.feature_names)
         self.input_name, self.output_name = input_name, output_name
@@ -89,6 +92,7 @@ class Session:
                 manifest.input_name,
                 manifest.output_name,
                 max_batch,
+                manifest,
             )
         except ModelRefused:
             raise

@@ -45,6 +45,8 @@ class Worker:
         started_s = time.perf_counter()
         try:
             telemetry.start(self.settings)
+            metrics.WORKERS.set(self.settings.workers)
+            metrics.WORKER_STARTS.inc()
             for domain in self.domains:
                 self.engines[domain.name] = Engine.open(domain, self.settings, lambda: time.time_ns() // 1_000_000)
             if self.settings.grpc_port:

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import start_http_server
 
+from vigil import metrics
 from vigil.domains.spec import Domain
 from vigil.engine import Engine
 from vigil.errors import ConfigError, StateError, Unavailable
@@ -56,7 +57,10 @@ def work(
         raise ConfigError(f"a transaction stays on one cluster: from {topics.events.brokers} to {to.brokers} cannot be")
     properties = read_properties(settings.kafka_properties)
     if settings.stream_metrics_port:
-        start_http_server(settings.stream_metrics_port, settings.stream_metrics_host)
+        start_http_server(settings.stream_metrics_port, settings.stream_metrics_host, metrics.Flushed())
+    metrics.WORKERS.set(1)
+    for outcome in ("decision", "label", "dead letter"):
+        metrics.STREAM_RECORDS.labels(outcome)  # there from the start, so that the first is seen to come
     decided = 0
     with _stopping() as stopped:
         run = partial(_work, domain, settings, topics, to, group, properties, with_features, stopped, stop_at_end)
@@ -83,6 +87,8 @@ def _work(
     stop_at_end: bool,
 ) -> int:
     engine = Engine.open(domain, settings, clock_ms)
+    _tell_state(engine)
+    engine.watch_state(lambda: _tell_state(engine))
     try:
         with _reader(topics.events, group, settings, properties, engine.store) as reader:
             known = {
@@ -104,6 +110,7 @@ def _work(
                 stopped,
                 stop_at_end,
             )
+            metrics.READY.set(1)
             try:
                 return worker.run()
             except Displaced as displaced:
@@ -111,7 +118,12 @@ def _work(
                 displaced.by_itself = worker.is_alone()
                 raise
     finally:
+        metrics.READY.set(0)
         engine.close()
+
+
+def _tell_state(engine: Engine) -> None:
+    metrics.STATE_AWAY.labels(engine.domain.name).set(1 if engine.state_problem else 0)
 
 
 def _member(settings: Settings) -> str:

@@ -282,6 +282,8 @@ class Worker:
         except (StreamError, KafkaException) as failure:  # said again by the next turn
             logger.warning("before partitions moved: %s", failure)
         self._forget(taken)
+        for place in taken:
+            metrics.STREAM_LAG.remove(place.topic, str(place.partition))
         reader.incremental_unassign(taken)
 
     def _lost(self, reader: Any, taken: list[TopicPartition]) -> None:

@@ -15,9 +15,11 @@ import msgspec
 import numpy as np
 import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from loadtest.kafka.broker import Broker
+from loadtest.valkey import Valkey
 from vigil import domains
 from vigil.errors import VigilError
 from vigil.stream.simulator import stream
@@ -29,18 +31,25 @@ Records = list[tuple[bytes, str]]
 console = Console()
 
 
+class NotShared(VigilError):
+    """Workers of which not each has got partitions; the message says what they have."""
+
+
 def main(
     events: Annotated[int, typer.Option(help="Backlog for the rate.")] = 500_000,
+    shared_events: Annotated[int, typer.Option(help="Backlog for the rate with shared state.")] = 200_000,
     rate: Annotated[int, typer.Option(help="Events a second for latency, recovery and flatness.")] = 10_000,
     seconds: Annotated[int, typer.Option(help="Of steady load for the latency.")] = 20,
     flat: Annotated[int, typer.Option(help="Seconds of steady load for flatness; 600 for the long one.")] = 120,
     flat_rate: Annotated[int, typer.Option(help="Events a second of it.")] = 25_000,
 ) -> None:
-    """All four, one broker, one worker, each run with topics and state of its own."""
+    """All, each run with a broker, topics and state of its own."""
     try:
         with tempfile.TemporaryDirectory(prefix="vigil-stream-") as folder:
-            made = records(max(events, 200_000))
+            made = records(max(events, shared_events + 1000, 200_000))
             backlog(Path(folder), made[:events])
+            one, two = (shared(Path(folder), made[: shared_events + 1000], workers) for workers in (1, 2))
+            console.print(f"two workers against one, CPU an event: {two / one - 1:+.0%}")
             steady(Path(folder), made, rate, seconds, kill=False)
             steady(Path(folder), made, rate, seconds, kill=True)
             flatness(Path(folder), made, flat_rate, flat)
@@ -61,7 +70,7 @@ def records(count: int) -> Records:
 
 
 class Run:
-    """A broker with topics, and a worker that can be killed; both end with the block."""
+    """A broker with topics, and workers that can be killed; all end with the block."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder / name
@@ -71,21 +80,23 @@ class Run:
         self.broker.__enter__()
         self.broker.create(TOPICS)
         self.worker: subprocess.Popen[bytes] | None = None
+        self.workers: list[subprocess.Popen[bytes]] = []
         return self
 
     def __exit__(self, *failure: object) -> None:
-        if self.worker:
-            self.worker.kill()
-            self.worker.wait()
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
         self.broker.stop()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Starts the worker."""
+    def start(self, *more: str, **settings: str) -> subprocess.Popen[bytes]:
+        """Starts a worker, with more arguments and settings."""
         at = f"kafka://{self.broker.address}/"
         command = [sys.executable, "-m", "vigil.cli", "stream", "--from", at + "events", "--to", at + "decisions"]
         command += ["--feedback", "feedback", "--alerts", "alerts", "--dead-letters", "dead"]
-        env = os.environ | {"VIGIL_STATE_DIR": str(self.folder / "state")}
-        self.worker = subprocess.Popen(command, env=env)
+        env = os.environ | {"VIGIL_STATE_DIR": str(self.folder / "state")} | settings
+        self.worker = subprocess.Popen([*command, *more], env=env)
+        self.workers.append(self.worker)
         return self.worker
 
     def producer(self) -> Producer:
@@ -117,13 +128,22 @@ class Run:
         reader.assign([TopicPartition("decisions", partition, 0) for partition in range(3)])
         return reader
 
+    def shares(self) -> list[int]:
+        """How many partitions of the events each worker has."""
+        admin = AdminClient({"bootstrap.servers": self.broker.address, "log_level": 0})
+        members = admin.describe_consumer_groups(["vigil"])["vigil"].result().members
+        return [sum(at.topic == "events" for at in member.assignment.topic_partitions) for member in members]
+
     def usage(self) -> tuple[float, float]:
-        """CPU seconds and resident MB of the worker."""
-        assert self.worker
-        stat = Path(f"/proc/{self.worker.pid}/stat").read_text().rpartition(")")[2].split()
-        resident = int(Path(f"/proc/{self.worker.pid}/statm").read_text().split()[1])
-        ticks = os.sysconf("SC_CLK_TCK")
-        return (int(stat[11]) + int(stat[12])) / ticks, resident * os.sysconf("SC_PAGE_SIZE") / 1e6
+        """CPU seconds and resident MB of the workers that run."""
+        ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+        cpu_s = resident_mb = 0.0
+        for worker in self.workers:
+            if worker.poll() is None:
+                stat = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
+                cpu_s += (int(stat[11]) + int(stat[12])) / ticks
+                resident_mb += int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1]) * page / 1e6
+        return cpu_s, resident_mb
 
 
 def backlog(folder: Path, made: Records) -> None:
@@ -148,6 +168,35 @@ def backlog(folder: Path, made: Records) -> None:
         f"backlog of {seen:,}: {n / took_s:,.0f} events/s, worker {used_s / n * 1e6:.1f} CPU us an event "
         "(a reader of all decisions beside it)"
     )
+
+
+def shared(folder: Path, made: Records, workers: int) -> float:
+    """How fast workers with one Redis work off what is produced at once; CPU us an event of workers and server."""
+    with Valkey() as server, Run(folder, f"shared-{workers}") as run:
+        reader = run.reader()
+        for _ in range(workers):
+            run.start(VIGIL_STATE_URL=server.url, VIGIL_STATE_TIMEOUT_MS="2000")
+        until_s = time.monotonic() + 60
+        while len(shares := run.shares()) < workers or not all(shares):
+            if time.monotonic() > until_s:
+                raise NotShared(f"{workers} workers have {shares} partitions")
+        warm(run, reader, made[:1000])
+        worker_s, server_s, began_s = run.usage()[0], server.cpu_s(), time.perf_counter()
+        producer = run.producer()
+        for value, key in made[1000:]:
+            producer.produce("events", value, key)
+        seen, count = 0, len(made) - 1000
+        while seen < count:
+            producer.poll(0)
+            seen += sum(record.error() is None for record in reader.consume(10_000, 0.02))
+        took_s = time.perf_counter() - began_s
+        worker_us, server_us = ((run.usage()[0] - worker_s) / count * 1e6, (server.cpu_s() - server_s) / count * 1e6)
+        reader.close()
+    console.print(
+        f"{workers} on Redis, {count:,}: {count / took_s:,.0f} events/s, "
+        f"CPU us an event: workers {worker_us:.1f}, server {server_us:.1f}"
+    )
+    return worker_us + server_us
 
 
 def steady(folder: Path, made: Records, rate: int, seconds: int, kill: bool) -> None:

@@ -33,13 +33,14 @@ class Valkey:
     Args:
         arguments: more for the server.
         port: where it listens; 0: on a free one.
+        program: another server than Valkey's.
     """
 
-    def __init__(self, *arguments: str, port: int = 0) -> None:
+    def __init__(self, *arguments: str, port: int = 0, program: str = "") -> None:
         self.port = port or free_port()
         self.url = f"redis://{LOCALHOST}:{self.port}"
         self._folder = tempfile.TemporaryDirectory(prefix="valkey")
-        self._arguments = arguments
+        self._arguments, self._program = arguments, program or str(get_binary_path())
 
     def __enter__(self) -> Self:
         self.start()
@@ -54,7 +55,17 @@ class Valkey:
     def start(self) -> None:
         """Starts it, with what it held when it was stopped where `--appendonly yes` was among the arguments."""
         log = Path(self._folder.name) / "log"
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", LOCALHOST, "--save", ""]
+        command = [
+            self._program,
+            "--port",
+            str(self.port),
+            "--bind",
+            LOCALHOST,
+            "--save",
+            "",
+            "--shutdown-timeout",
+            "0",
+        ]
         command += ["--dir", self._folder.name, "--logfile", str(log), *self._arguments]
         self.process = subprocess.Popen(command)
         with self.client() as client:
@@ -87,15 +98,21 @@ class Valkey:
 
 
 class ValkeyCluster:
-    """Three masters, each with a third of the slots."""
+    """Three masters, each with a third of the slots.
 
-    def __init__(self) -> None:
+    Args:
+        arguments: more for each server.
+        replica: whether a fourth server, the last of `nodes`, follows the first and takes its place when it is gone.
+    """
+
+    def __init__(self, *arguments: str, replica: bool = False) -> None:
         self.nodes: list[Valkey] = []
+        self._arguments, self._replica = arguments, replica
 
     def __enter__(self) -> Self:
         with ExitStack() as started:
-            for _ in range(3):
-                arguments = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+            for _ in range(4 if self._replica else 3):
+                arguments = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", *self._arguments)
                 # The second port of a cluster's node is its first plus 10,000 where none is named.
                 self.nodes.append(
                     started.enter_context(Valkey(*arguments, "--cluster-port", str(free_port()), "--appendonly", "yes"))
@@ -126,19 +143,28 @@ class ValkeyCluster:
         clients = [node.client() for node in self.nodes]
         for i, client in enumerate(clients):
             first, last = SLOTS * i // 3, SLOTS * (i + 1) // 3 - 1
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            if i < 3:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
             for node in self.nodes[:i]:
                 bus = node._arguments[node._arguments.index("--cluster-port") + 1]
                 client.execute_command("CLUSTER", "MEET", LOCALHOST, node.port, bus)
         for client in clients:
-            _until(partial(_joined, client), lambda: "the cluster does not come together")
+            _until(partial(_joined, client, len(clients)), lambda: "the cluster does not come together")
+        if self._replica:
+            clients[3].execute_command("CLUSTER", "REPLICATE", clients[0].execute_command("CLUSTER MYID"))
+            _until(partial(_follows, clients[3]), lambda: "the replica does not follow")
+        for client in clients:
             client.close()
 
 
-def _joined(client: redis.Redis) -> bool:
+def _joined(client: redis.Redis, nodes: int) -> bool:
     info = client.execute_command("CLUSTER INFO")
-    return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3")
+    return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(nodes))
+
+
+def _follows(client: redis.Redis) -> bool:
+    return bool(client.info("replication").get("master_link_status") == "up")
 
 
 def _until(holds: Callable[[], object], problem: Callable[[], str], wait_s: float = 10.0) -> None:

@@ -20,8 +20,8 @@ from training import data
 from vigil import domains, settings
 from vigil.domains.simulation import HISTORY_DAYS
 from vigil.errors import VigilError
+from vigil.features import transfer
 from vigil.features.history import History, parse_columns
-from vigil.features.state import seed as seed_state
 from vigil.features.store import MemoryStore
 from vigil.progress import Steps
 
@@ -87,8 +87,8 @@ def main(
                 numbers = (seed, epochs, train_days, valid_days, test_days)
                 shown = _train(history, features, folder, numbers, steps)
                 if out is None:
-                    with steps.step("write the feature state"):
-                        seeded = seed_state(store, settings.load(), replace_state)
+                    with steps.step("write the feature state", transfer.size(store)) as done:
+                        seeded = transfer.put(store, settings.load(), replace_state, done)
                     shown = (*shown, SEEDED if seeded else KEPT)
         console.print(*shown, sep="\n", soft_wrap=True)
     except VigilError as failure:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vigil import domains
-from vigil.errors import VigilError
+from vigil.errors import StateError, VigilError
 
 if TYPE_CHECKING:
     from vigil.features.store import MemoryStore
@@ -180,21 +180,28 @@ def features_import(
 @features.command("rebuild")
 @reported
 def features_rebuild(
-    data: Annotated[Path, typer.Option(help="History: Parquet or CSV.")],
+    data: Annotated[str, typer.Option(help="History: Parquet, CSV, or kafka://HOST:PORT/TOPIC from its beginning.")],
     domain: DomainName = "payments",
     column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN where a column has another name.")] = None,
+    feedback: Annotated[str, typer.Option(help="Kafka: topic that labels come from.")] = "vigil.feedback",
     replace: Annotated[bool, typer.Option(help="Remove the state that is there.")] = False,
 ) -> None:
     """Makes the feature state that VIGIL_STATE_URL names anew, from a history."""
     from vigil.features import history
     from vigil.features.store import MemoryStore
     from vigil.progress import Steps
+    from vigil.stream import run
 
     chosen = domains.load(domain)
-    past = history.read(chosen, data, history.parse_columns(column or []))
-    store = MemoryStore(chosen)
-    with Steps(console) as steps, steps.step("features", len(past)) as done:
-        store.replay(past, done)
+    with Steps(console) as steps:
+        if data.startswith("kafka://"):
+            with steps.step("records of Kafka", 0) as done:
+                store = run.rebuilt(chosen, data, feedback, done)
+        else:
+            past = history.read(chosen, Path(data), history.parse_columns(column or []))
+            store = MemoryStore(chosen)
+            with steps.step("features", len(past)) as done:
+                store.replay(past, done)
     _put(store, replace)
 
 
@@ -205,8 +212,10 @@ def _put(store: MemoryStore, replace: bool) -> None:
 
     found = settings.load()
     with Steps(console) as steps, steps.step("entities and events", transfer.size(store)) as done:
-        transfer.put(store, found, replace, done)
-    console.print(f"{store.count:,} entities -> {transfer.place(store.domain, found)}")
+        written, where = transfer.put(store, found, replace, done), transfer.place(store.domain, found)
+    if not written:
+        raise StateError(f"{where} holds a state already; --replace removes it and takes this one")
+    console.print(f"{store.count:,} entities -> {where}")
 
 
 @app.command()

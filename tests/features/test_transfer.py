@@ -15,7 +15,6 @@ from tests.features.every_feature import DOMAIN
 from tests.features.shared_stores import emptied, store_at
 from vigil import cli, domains
 from vigil.domains.schema import Feedback
-from vigil.errors import StateError
 from vigil.features import transfer
 from vigil.features.state import open_state
 from vigil.features.store import MemoryStore
@@ -112,10 +111,9 @@ def test_a_state_that_is_there_is_only_replaced_when_asked_to(
     one, other = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
     fill(one, 0, 50)
     fill(other, 60, 90)
-    transfer.put(one, found, False, lambda done: None)
-    with pytest.raises(StateError, match="--replace"):
-        transfer.put(other, found, False, lambda done: None)
-    transfer.put(other, found, True, lambda done: None)
+    assert transfer.put(one, found, False, lambda done: None)
+    assert not transfer.put(other, found, False, lambda done: None)
+    assert transfer.put(other, found, True, lambda done: None)
     state = open_state(DOMAIN, found)
     assert fill(state.store, 90, 100) == fill(other, 90, 100)
     state.close()
@@ -151,6 +149,7 @@ def test_the_command_line_rebuilds_exports_and_imports(
     run("export", "--to", str(tmp_path / "back"))
     refused = CliRunner().invoke(cli.app, ["features", "import", "--from", str(tmp_path / "back")])
     assert refused.exit_code == 1
+    assert "--replace removes it" in " ".join(refused.output.split())
     wanted = answered(Settings(state_dir=tmp_path / "state"))
     assert answered(Settings(state_url=valkey.url)) == wanted
     run("rebuild", "--data", str(data), "--replace")

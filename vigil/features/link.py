@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.connection import ConnectionPool, parse_url
+from redis.connection import Connection, ConnectionPool, parse_url
 from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
@@ -57,6 +58,9 @@ class Link:
     Args:
         url: redis://, rediss:// (TLS), redis+cluster:// or rediss+cluster://, as redis-py takes them.
         timeout_ms: the bound of one round trip, and of a connect.
+
+    Raises:
+        ConfigError: for an address that cannot be, also where a certificate it names cannot be used.
     """
 
     def __init__(self, url: str, timeout_ms: int) -> None:
@@ -74,7 +78,8 @@ class Link:
         self.round_trips = 0
         try:
             self._options: dict[str, Any] = parse_url(self._url)
-        except ValueError as failure:
+            _check(self._options)
+        except (ValueError, TypeError, RedisError) as failure:
             raise ConfigError(f"VIGIL_STATE_URL={self.shown}: {failure}") from None
         self._options.update(
             socket_timeout=self._timeout_s,
@@ -84,6 +89,7 @@ class Link:
         )
         self._one: ConnectionPool | None = None
         self._many: RedisCluster | None = None
+        self._nodes: list[tuple[str, int]] = []
         if not self.cluster:
             self._one = ConnectionPool(**self._options)
 
@@ -146,8 +152,12 @@ class Link:
         options = {name: value for name, value in self._options.items() if name not in ("connection_class", "db")}
         if self._url.startswith("rediss"):
             options["ssl"] = True
-        host, port = options.pop("host", "127.0.0.1"), options.pop("port", 6379)
-        return RedisCluster(startup_nodes=[ClusterNode(host, port)], **options)
+        named = options.pop("host", "127.0.0.1"), options.pop("port", 6379)
+        # All that were known are asked: the one of the address may be the one that is gone.
+        places = dict.fromkeys([named, *self._nodes])
+        found = RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in places], **options)
+        self._nodes = [(node.host, node.port) for node in found.get_nodes()]
+        return found
 
     def _pool(self, bucket: int) -> ConnectionPool:
         if self._one is not None:
@@ -259,6 +269,21 @@ def shown(url: str) -> str:
     """An address without its password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raises ValueError, TypeError or RedisError where no connection can be made with these, whoever answers."""
+    options = dict(options)
+    options.pop("connection_class", Connection)(**options)
+    files = {name: options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in options}
+    try:
+        context = ssl.create_default_context(cafile=files.get("ssl_ca_certs"))
+        if "ssl_certfile" in files or "ssl_keyfile" in files:
+            certificate = files.get("ssl_certfile", "")
+            context.load_cert_chain(certificate, files.get("ssl_keyfile"), options.get("ssl_password", ""))
+    except OSError as failure:
+        named = ", ".join(f"{name}={value}" for name, value in files.items())
+        raise ValueError(f"{named} cannot be used: {failure}") from None
 
 
 def _read(connection: Any) -> Any:

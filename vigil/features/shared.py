@@ -251,8 +251,8 @@ class SharedStore:
         now_s = time.monotonic()
         if now_s > until_s:
             raise Unavailable(
-                f"feature state {self.link.shown}: could not be written within {self._timeout_s * 1000:.0f} ms, "
-                "as others kept changing the same entities; try again"
+                f"feature state {self.link.shown}: could not be written within {self._timeout_s * 1000:.0f} ms: "
+                "others kept changing the same entities, or slots of the cluster are moving; try again"
             )
         time.sleep(random.random() * (now_s - begun_s))
 

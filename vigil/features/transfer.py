@@ -64,27 +64,29 @@ def load(domain: Domain, folder: Path) -> MemoryStore:
     return store
 
 
-def put(store: MemoryStore, settings: Settings, replace: bool, progress: Progress) -> None:
+def put(store: MemoryStore, settings: Settings, replace: bool, progress: Progress) -> bool:
     """Makes `store` the state that `settings` name.
 
     Args:
         replace: also where there is a state already, which is removed.
         progress: called with the number of entities and events written.
 
+    Returns:
+        whether it was written: False where there is a state, which stays.
+
     Raises:
-        StateError: where there is a state and it is not to be replaced, or (memory) a running service holds it.
+        StateError: (memory) where a running service holds the state.
         Unavailable: where the servers are away; what was written until then stays.
     """
     if settings.state_url == MEMORY:
-        if not seed(store, settings, replace):
-            raise _there(place(store.domain, settings))
-        return
+        return seed(store, settings, replace)
     with opened(store.domain, settings) as shared:
         for keys in pages(shared.store):
             if not replace:
-                raise _there(place(store.domain, settings))
+                return False
             shared.store.link.call([(_bucket(key), ("UNLINK", key)) for key in keys])
         spread(store, shared.store, progress)
+    return True
 
 
 def place(domain: Domain, settings: Settings) -> str:
@@ -224,7 +226,3 @@ def _some(keys: Iterator[bytes]) -> list[bytes]:
 
 def _bucket(key: bytes) -> int:
     return int(key[key.index(b"{") + 1 : key.index(b"}")])
-
-
-def _there(where: str) -> StateError:
-    return StateError(f"{where} holds a state already; --replace removes it and takes this one")

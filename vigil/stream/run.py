@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vigil import settings
@@ -10,6 +10,7 @@ from vigil.domains.spec import Domain
 from vigil.engine import Engine
 from vigil.errors import ConfigError
 from vigil.features.history import parse_columns
+from vigil.features.store import MemoryStore
 from vigil.stream import files
 from vigil.stream.endpoints import Guarantee
 from vigil.stream.flow import clock_ms, flow, to_stderr
@@ -60,6 +61,22 @@ def replay_dead_letters(source: str, names: Names) -> str:
     letters = Topic(Topic.parse(source).brokers, names.dead)
     count = replay(letters, names.group, read_properties(settings.load().kafka_properties), lambda: False)
     return f"{count:,} dead letters put back where they came from"
+
+
+def rebuilt(domain: Domain, source: str, feedback: str, progress: Callable[[int], None]) -> MemoryStore:
+    """The feature state after all that a topic of events, and one of labels, hold.
+
+    Raises:
+        ConfigError, Unavailable, StreamError: where they cannot be read.
+    """
+    try:
+        from vigil.stream.kafka import rebuild
+        from vigil.stream.kafka.clients import Topic, read_properties
+    except ModuleNotFoundError as missing:
+        raise ConfigError(f"{missing.name} is not installed: pip install 'vigil[stream]'") from None
+    found, events = settings.load(), Topic.parse(source)
+    labels, latest_ms = Topic(events.brokers, feedback), clock_ms() + found.max_future_s * 1000
+    return rebuild.rebuilt(domain, events, labels, read_properties(found.kafka_properties), latest_ms, progress)
 
 
 def embedded(domain: Domain, source: str, sink: str, columns: Sequence[str], with_features: bool) -> str:

@@ -37,7 +37,9 @@ READER: dict[str, Any] = {
     "auto.offset.reset": "earliest",
     "isolation.level": "read_committed",
     "enable.partition.eof": True,
-    "partition.assignment.strategy": "cooperative-sticky",
+    # Shares out each topic by itself. The cooperative one counts all topics together: of two workers it gives
+    # one the events and the other the labels.
+    "partition.assignment.strategy": "range",
     "session.timeout.ms": 6000,
     "heartbeat.interval.ms": 500,
     "fetch.wait.max.ms": 10,

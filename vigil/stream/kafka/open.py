@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import itertools
 import signal
 import socket
 import time
@@ -19,7 +21,7 @@ from vigil import metrics
 from vigil.domains.spec import Domain
 from vigil.engine import Engine
 from vigil.errors import ConfigError, StateError, Unavailable
-from vigil.settings import Settings
+from vigil.settings import MEMORY, Settings
 from vigil.stream.flow import clock_ms, spare_collector
 from vigil.stream.kafka.clients import (
     ANSWER_S,
@@ -62,8 +64,9 @@ def work(
     for outcome in ("decision", "label", "dead letter"):
         metrics.STREAM_RECORDS.labels(outcome)  # there from the start, so that the first is seen to come
     decided = 0
-    with _stopping() as stopped:
-        run = partial(_work, domain, settings, topics, to, group, properties, with_features, stopped, stop_at_end)
+    with _stopping() as stopped, _member(settings, group) as member:
+        more = (with_features, stopped, stop_at_end)
+        run = partial(_work, domain, settings, topics, to, group, member, properties, *more)
         while True:
             try:
                 return decided + run()
@@ -81,6 +84,7 @@ def _work(
     topics: Topics,
     to: Topic,
     group: str,
+    member: str,
     properties: Mapping[str, str],
     with_features: bool,
     stopped: Callable[[], bool],
@@ -90,13 +94,13 @@ def _work(
     _tell_state(engine)
     engine.watch_state(lambda: _tell_state(engine))
     try:
-        with _reader(topics.events, group, settings, properties, engine.store) as reader:
+        with _reader(topics.events, group, member, properties, engine.store) as reader:
             known = {
                 name: partitions(reader, Topic(to.brokers, name)) for name in (topics.events.name, topics.feedback)
             }
             for name in (topics.decisions, topics.alerts, topics.dead):
                 partitions(reader, Topic(to.brokers, name))
-            more = {"transactional.id": f"{group}-{_member(settings)}", "transaction.timeout.ms": 10_000}
+            more = {"transactional.id": f"{group}-{member}", "transaction.timeout.ms": 10_000}
             lanes = Lanes(settings.stream_align_ms / 1000, settings.max_future_s * 1000)
             places = Places(reader, engine.store, known)
             spare_collector()
@@ -126,17 +130,41 @@ def _tell_state(engine: Engine) -> None:
     metrics.STATE_AWAY.labels(engine.domain.name).set(1 if engine.state_problem else 0)
 
 
-def _member(settings: Settings) -> str:
-    """The name by which a restarted worker takes over what it was doing: that of its state."""
-    if settings.stream_member:
-        return settings.stream_member
+@contextmanager
+def _member(settings: Settings, group: str) -> Iterator[str]:
+    """The name by which a restarted worker takes over what it was doing: that of its state.
+
+    Where workers of one machine share their state, each has the lowest number that no other one holds.
+
+    Raises:
+        ConfigError: where that cannot be written down.
+    """
     state = f"{socket.gethostname()}:{settings.state_dir.resolve()}"
-    return hashlib.sha256(state.encode()).hexdigest()[:12]
+    if settings.stream_member or settings.state_url == MEMORY:
+        yield settings.stream_member or _short(state)
+        return
+    for number in itertools.count():
+        path = settings.state_dir / f"stream-{_short(group)}-{number}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = path.open("w")
+        except OSError as failure:
+            raise ConfigError(f"{path}: {failure.strerror}; VIGIL_STREAM_MEMBER names a worker without it") from None
+        with held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield f"{_short(state)}-{number}"
+            return
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @contextmanager
-def _reader(topic: Topic, group: str, settings: Settings, properties: Mapping[str, str], store: Any) -> Iterator[Any]:
-    member = _member(settings)
+def _reader(topic: Topic, group: str, member: str, properties: Mapping[str, str], store: Any) -> Iterator[Any]:
     reader = consumer(topic, group, properties, **{"group.instance.id": member})
     try:
         partitions(reader, topic)

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from vigil import metrics
 from vigil.domains.schema import Feedback
-from vigil.errors import InvalidInput, StreamError
+from vigil.errors import InvalidInput, StreamError, Unavailable
 from vigil.stream.kafka.clients import Topic, check_reading, end_or_note, logger
 from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
 from vigil.stream.kafka.dead import letter
@@ -119,11 +119,15 @@ class Worker:
             self._lanes.add(events, self._scorer.decode([record.value() for record in events]), now_ms)
         self._look_at_ends(now_s)
         work = Work()
-        if labels:
-            self._learn(labels, work)
-        # While a transaction is under way, the next one grows: small ones would wait in line behind it.
-        if self._lanes.waiting >= BATCH or self._commits.idle:
-            self._score(*self._lanes.take(BATCH, now_s), work, now_ms)
+        try:
+            if labels:
+                self._learn(labels, work)
+            # While a transaction is under way, the next one grows: small ones would wait in line behind it.
+            if self._lanes.waiting >= BATCH or self._commits.idle:
+                self._score(*self._lanes.take(BATCH, now_s), work, now_ms)
+        except Unavailable as away:
+            self._wait_for_state(away)
+            return
         if work.offsets or work.outputs:
             self._commits.put(work)
 
@@ -237,6 +241,21 @@ class Worker:
                 work.outputs.append((self._topics.dead, *letter(record, why)))
                 metrics.STREAM_RECORDS.labels("dead letter").inc()
 
+    def _wait_for_state(self, away: Unavailable) -> None:
+        """Until shared feature state answers; then all that is not committed is read again.
+
+        Meanwhile the reader stays in its group. What a partition that comes meanwhile gives is read again, too.
+        """
+        logger.warning("events wait: %s", away)
+        self._commits.drain()
+        self._reader.pause(self._reader.assignment())
+        while self._engine.state_problem and not self._stopped():
+            self._commits.check()
+            if (record := self._reader.poll(READ_S)) is not None and record.error() is not None:
+                self._heed(record)
+        self._reader.resume(self._reader.assignment())
+        self._go_back()
+
     def _go_back(self) -> None:
         """After an aborted transaction: everything from the committed offsets on is read again.
 
@@ -271,8 +290,8 @@ class Worker:
 
     def _assigned(self, reader: Any, given: list[TopicPartition]) -> None:
         starts = self._places.starts(given)
-        self._places.check_whole([*reader.assignment(), *given])
-        reader.incremental_assign(starts)
+        self._places.check_whole(given)
+        reader.assign(starts)
         self._open(starts)
         logger.info("reads on: %s", ", ".join(f"{at.topic}/{at.partition}" for at in starts) or "nothing new")
 
@@ -284,7 +303,7 @@ class Worker:
         self._forget(taken)
         for place in taken:
             metrics.STREAM_LAG.remove(place.topic, str(place.partition))
-        reader.incremental_unassign(taken)
+        reader.unassign()
 
     def _lost(self, reader: Any, taken: list[TopicPartition]) -> None:
         logger.warning("lost %d partitions: the group went on without this worker", len(taken))

@@ -137,6 +137,12 @@ def open_state(domain: Domain, settings: Settings) -> State | SharedState:
     return SharedState(domain, settings)
 
 
+def check_free(domain: Domain, settings: Settings) -> None:
+    """Raises StateError where another process holds the state of a domain; one that is shared nobody holds."""
+    if settings.state_url == MEMORY:
+        _locked(settings.state_dir / "features" / domain.name).close()
+
+
 def seed(store: MemoryStore, settings: Settings, replace: bool = False) -> bool:
     """Makes `store`, as after a replayed history, the state a service starts with.
 

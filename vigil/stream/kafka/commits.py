@@ -46,6 +46,19 @@ class Work:
     oldest_ms: int = 0
 
 
+def begun(writer: Producer) -> Producer:
+    """A transactional producer that has ended the transactions of the one before it, of the same name.
+
+    Raises:
+        StreamError: where the broker does not take it.
+    """
+    try:
+        writer.init_transactions(ANSWER_S)
+    except KafkaException as failure:
+        raise StreamError(f"no transactions: {failure.args[0].str()}") from None
+    return writer
+
+
 class Commits:
     """Runs transactions in a thread of its own, one behind the other, while the next batch is scored.
 
@@ -54,7 +67,7 @@ class Commits:
     the next call.
 
     Args:
-        writer: the transactional producer.
+        writer: the transactional producer, of :func:`begun`.
         reader: the consumer in whose name offsets are committed.
     """
 
@@ -65,10 +78,6 @@ class Commits:
         self._began_s, self.decided = 0.0, 0
         self.aborted = False
         self._thread = threading.Thread(target=self._run, name="vigil-commits", daemon=True)
-        try:
-            writer.init_transactions(ANSWER_S)
-        except KafkaException as failure:
-            raise StreamError(f"no transactions: {failure.args[0].str()}") from None
         self._thread.start()
 
     def put(self, work: Work) -> None:

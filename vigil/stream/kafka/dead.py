@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition
 
 from vigil.errors import InvalidInput, StreamError
 from vigil.stream.kafka.clients import Topic, committed, consumer, end_or_note, partitions, producer
-from vigil.stream.kafka.commits import Commits, Headers, Work
+from vigil.stream.kafka.commits import Commits, Headers, Work, begun
 
 REASON, TOPIC, PARTITION, OFFSET = "vigil-reason", "vigil-topic", "vigil-partition", "vigil-offset"
 OURS = (REASON, TOPIC, PARTITION, OFFSET)
@@ -46,7 +46,7 @@ def replay(letters: Topic, group: str, properties: Mapping[str, str], stopped: C
     reader = consumer(letters, name, properties)
     ends = {p: reader.get_watermark_offsets(_at(letters, p))[1] for p in partitions(reader, letters)}
     writer = producer(letters, properties, **{"transactional.id": name, "transaction.timeout.ms": 10_000})
-    commits = Commits(writer, reader)
+    commits = Commits(begun(writer), reader)
     known = committed(reader, [_at(letters, p) for p in ends])
     left = {p for p, end in ends.items() if end > 0 and _known(known, p) < end}
     reader.assign(known)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import itertools
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, count, repeat
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -21,6 +22,7 @@ from vigil import metrics
 from vigil.domains.spec import Domain
 from vigil.engine import Engine
 from vigil.errors import ConfigError, StateError, Unavailable
+from vigil.features.state import check_free
 from vigil.settings import MEMORY, Settings
 from vigil.stream.flow import clock_ms, spare_collector
 from vigil.stream.kafka.clients import (
@@ -38,7 +40,7 @@ from vigil.stream.kafka.clients import (
     producer,
     read_properties,
 )
-from vigil.stream.kafka.commits import Commits
+from vigil.stream.kafka.commits import Commits, begun
 from vigil.stream.kafka.lanes import Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.kafka.worker import Topics, Worker
@@ -90,7 +92,14 @@ def _work(
     stopped: Callable[[], bool],
     stop_at_end: bool,
 ) -> int:
-    engine = Engine.open(domain, settings, clock_ms)
+    more = {"transactional.id": f"{group}-{member}", "transaction.timeout.ms": 10_000}
+    made = partial(producer, to, properties, **more)
+    check_free(domain, settings)  # of its own worker: the next step would end that one
+    # Ending what a killed worker has left open takes the broker half a second: that of reading model and state.
+    with ThreadPoolExecutor(1, "vigil-begin") as aside:
+        first = aside.submit(lambda: begun(made()))
+        engine = Engine.open(domain, settings, clock_ms)
+    writers = chain([first.result], repeat(lambda: begun(made())))
     _tell_state(engine)
     engine.watch_state(lambda: _tell_state(engine))
     try:
@@ -100,7 +109,6 @@ def _work(
             }
             for name in (topics.decisions, topics.alerts, topics.dead):
                 partitions(reader, Topic(to.brokers, name))
-            more = {"transactional.id": f"{group}-{member}", "transaction.timeout.ms": 10_000}
             lanes = Lanes(settings.stream_align_ms / 1000, settings.max_future_s * 1000)
             places = Places(reader, engine.store, known)
             spare_collector()
@@ -108,7 +116,7 @@ def _work(
                 Scorer(engine, with_features),
                 topics,
                 reader,
-                lambda: Commits(producer(to, properties, **more), reader),
+                lambda: Commits(next(writers)(), reader),
                 places,
                 lanes,
                 stopped,
@@ -143,7 +151,7 @@ def _member(settings: Settings, group: str) -> Iterator[str]:
     if settings.stream_member or settings.state_url == MEMORY:
         yield settings.stream_member or _short(state)
         return
-    for number in itertools.count():
+    for number in count():
         path = settings.state_dir / f"stream-{_short(group)}-{number}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

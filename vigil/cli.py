@@ -276,17 +276,17 @@ def stream(
     replay_dead_letters: Annotated[bool, typer.Option("--replay-dead-letters", help="Put them back, and end.")] = False,
     stop_at_end: Annotated[bool, typer.Option("--stop-at-end", help="Kafka: end once all is read.")] = False,
 ) -> None:
-    """Scores a stream of events into decision records: files and pipes, or Kafka to Kafka, each exactly once."""
+    """Scores a stream of events into decision records: from and to files, pipes, Kafka."""
     from vigil.stream import run
 
     names = run.Names(group, feedback, alerts, dead_letters)
     with suppress(BrokenPipeError, KeyboardInterrupt):
         if replay_dead_letters:
             said = run.replay_dead_letters(source, names)
-        elif source.startswith("kafka://") or sink.startswith("kafka://"):
+        elif source.startswith("kafka://") and sink.startswith("kafka://"):
             said = run.kafka(domains.load(domain), source, sink, names, with_features, stop_at_end)
         else:
-            said = run.embedded(domains.load(domain), source, sink, column or [], with_features)
+            said = run.embedded(domains.load(domain), source, sink, column or [], with_features, stop_at_end)
         Console(stderr=True).print(said, highlight=False)
 
 

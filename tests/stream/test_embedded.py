@@ -19,6 +19,7 @@ from vigil.domains.simulation import simulate
 from vigil.features.history import UNKNOWN, History
 from vigil.features.store import MemoryStore
 from vigil.scoring.session import Session
+from vigil.stream.endpoints import WANTED
 
 DOMAIN = domains.load("payments")
 EVENTS = 400
@@ -140,4 +141,4 @@ def test_an_address_that_is_none_is_one_line(home: Path, tmp_path: Path) -> None
     command = [sys.executable, "-m", "vigil.cli", "stream", "--from", "payments.txt"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr.strip() == "error address 'payments.txt': wanted - or a path ending in .jsonl or .parquet"
+    assert done.stderr.strip() == f"error address 'payments.txt': wanted {WANTED}"

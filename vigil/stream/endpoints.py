@@ -1,6 +1,8 @@
 """Sources and sinks: where a stream comes from and goes to, and what each promises.
 
-An address is `-` (standard input or output, JSON lines) or a path ending in `.jsonl` or `.parquet`.
+An address is `-` (standard input or output, JSON lines), a path ending in `.jsonl` or `.parquet`, or a topic,
+`kafka://host:port/topic`. From topic to topic is another thing: a transaction spans both ends
+(`vigil/stream/kafka/worker.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Protocol
 
 from vigil.errors import ConfigError
 
-WANTED = "- or a path ending in .jsonl or .parquet"
+WANTED = "-, a path ending in .jsonl or .parquet, or kafka://host:port/topic"
 
 
 class Guarantee(IntEnum):

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vigil import settings
+from vigil.domains.schema import Schema
 from vigil.domains.spec import Domain
 from vigil.engine import Engine
 from vigil.errors import ConfigError
 from vigil.features.history import parse_columns
 from vigil.features.store import MemoryStore
 from vigil.stream import files
-from vigil.stream.endpoints import Guarantee
+from vigil.stream.endpoints import Guarantee, Sink, Source
 from vigil.stream.flow import clock_ms, flow, to_stderr
 from vigil.stream.scorer import Scorer
 
@@ -79,13 +80,16 @@ def rebuilt(domain: Domain, source: str, feedback: str, progress: Callable[[int]
     return rebuild.rebuilt(domain, events, labels, read_properties(found.kafka_properties), latest_ms, progress)
 
 
-def embedded(domain: Domain, source: str, sink: str, columns: Sequence[str], with_features: bool) -> str:
-    """Scores files and pipes; needs no server.
+def embedded(
+    domain: Domain, source: str, sink: str, columns: Sequence[str], with_features: bool, stop_at_end: bool
+) -> str:
+    """Scores from or to files and pipes; needs no server but where the other end is a topic.
 
     Args:
-        source, sink: addresses of files or pipes.
+        source, sink: addresses, one at least of a file or pipe.
         columns: `FIELD=COLUMN` of a Parquet source.
         with_features: whether the records shall hold the features.
+        stop_at_end: whether the end of a topic ends it.
 
     Returns:
         what was done, in a line.
@@ -93,11 +97,19 @@ def embedded(domain: Domain, source: str, sink: str, columns: Sequence[str], wit
     Raises:
         ConfigError: for an address that is none, or where a package is missing.
         DataError: where the source cannot be read or the sink not be written.
+        Unavailable, StreamError: where a topic cannot be.
     """
+    if _is_topic(source) and sink.endswith(".parquet") and not stop_at_end:
+        raise ConfigError("a Parquet file is written at the end, and a topic has none: add --stop-at-end")
     try:
-        events, out = files.source(source, domain, parse_columns(columns)), files.sink(sink)
+        events = (
+            _topic_events(source, domain, stop_at_end)
+            if _is_topic(source)
+            else files.source(source, domain, parse_columns(columns))
+        )
+        out = _topic_out(sink, domain) if _is_topic(sink) else files.sink(sink)
     except ModuleNotFoundError as missing:
-        raise ConfigError(f"{missing.name} is not installed, Parquet needs it: pip install 'vigil[stream]'") from None
+        raise ConfigError(f"{missing.name} is not installed: pip install 'vigil[stream]'") from None
     engine = Engine.open(domain, settings.load(), clock_ms)
     try:
         total = flow(events, Scorer(engine, with_features), out, to_stderr, clock_ms)
@@ -105,3 +117,25 @@ def embedded(domain: Domain, source: str, sink: str, columns: Sequence[str], wit
         engine.close()
     delivered = min(events.guarantee, out.guarantee)
     return f"{total.decided:,} decisions, {total.refused:,} refused; delivered {delivered}"
+
+
+def _is_topic(address: str) -> bool:
+    return address.startswith("kafka://")
+
+
+def _topic_events(address: str, domain: Domain, stop_at_end: bool) -> Source:
+    from vigil.stream.kafka.clients import Topic, read_properties
+    from vigil.stream.kafka.ends import TopicEvents
+    from vigil.stream.kafka.lanes import Lanes
+
+    chosen = settings.load()
+    lanes = Lanes(chosen.stream_align_ms / 1000, chosen.max_future_s * 1000)
+    properties = read_properties(chosen.kafka_properties)
+    return TopicEvents(Topic.parse(address), Schema(domain), properties, lanes, stop_at_end)
+
+
+def _topic_out(address: str, domain: Domain) -> Sink:
+    from vigil.stream.kafka.clients import Topic, read_properties
+    from vigil.stream.kafka.ends import TopicOut
+
+    return TopicOut(Topic.parse(address), read_properties(settings.load().kafka_properties), domain.entities[0].name)

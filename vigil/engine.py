@@ -394,7 +394,7 @@ class Engine:
 
     def _answer(self, batch: Sequence[Submission], taken: Taken, scored: Scored) -> list[list[Decision]]:
         decisions = self._decide(taken, scored)
-        if self._recorder:
+        if self._recorder and decisions:
             session = taken.session if decisions[0].tier == FULL else None
             records = record.encoded(
                 self.domain, session.digest if session else "", decisions, taken.events, scored.features

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from loadtest.served import Served
+from loadtest.valkey import Valkey
 from tests.serving import tiny_model
 from tests.serving.calls import call, payment
 from vigil import domains
@@ -108,6 +109,18 @@ def test_what_was_on_record_before_a_kill_is_after_it(environment: dict[str, str
     with Served(".", tmp_path / "log 2", environment) as service:
         assert recorded(service, "e2999") == wanted
         assert recorded(service, "e0")["event_id"] == "e0"
+
+
+def test_any_worker_answers_for_what_another_has_decided(environment: dict[str, str], tmp_path: Path) -> None:
+    with Valkey() as state:
+        two = environment | {"VIGIL_STATE_URL": state.url, "VIGIL_WORKERS": "2"}
+        with Served(".", tmp_path / "log", two) as service:
+            store, count, until_s = tmp_path / "state" / "decisions", 0, time.monotonic() + 60
+            while len(list(store.glob("*/*.jsonl"))) < 2 and time.monotonic() < until_s:
+                call(service.port, "POST", SCORE, payment(f"e{count}"))
+                count += 1
+            assert {path.parent.name for path in store.glob("*/*.jsonl")} == {"0", "1"}
+            assert all(recorded(service, f"e{i}")["event_id"] == f"e{i}" for i in range(0, count, count // 20 + 1))
 
 
 def test_without_records_the_answer_says_so(environment: dict[str, str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vigil import domains
-from vigil.errors import StateError, VigilError
+from vigil.errors import ConfigError, StateError, VigilError
 
 if TYPE_CHECKING:
     from vigil.features.store import MemoryStore
@@ -288,6 +288,29 @@ def stream(
         else:
             said = run.embedded(domains.load(domain), source, sink, column or [], with_features, stop_at_end)
         Console(stderr=True).print(said, highlight=False)
+
+
+@app.command()
+@reported
+def replay(
+    source: Annotated[
+        str, typer.Option("--from", help="X.jsonl, a folder, or kafka://HOST:PORT/TOPIC; default: this machine's.")
+    ] = "",
+    domain: DomainName = "payments",
+    model: Annotated[str, typer.Option(help="Decide anew: an alias or a version of the model.")] = "",
+    labels: Annotated[str, typer.Option(help="With --model, what it costs: labels, X.jsonl or kafka://...")] = "",
+    to: Annotated[Path | None, typer.Option(help="X.jsonl for the records that differ, or change.")] = None,
+) -> None:
+    """Runs decision records again, to the last bit, or with --model decides them anew and says what it would cost."""
+    from vigil.replay import run
+
+    chosen = domains.load(domain)
+    if labels and not model:
+        raise ConfigError("--labels tell what other decisions would cost: which model's, --model says")
+    if model:
+        run.otherwise(chosen, source, model, labels, to, console)
+    elif not run.again(chosen, source, to, console):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil import metrics
+from vigil.decisions import record
 from vigil.decisions.decision import Decision
 from vigil.decisions.policy import FULL, Decider
+from vigil.decisions.recorder import Recorder
 from vigil.decisions.rules import RULES, RulesTier
 from vigil.domains.schema import Feedback, Schema, ts_ms
 from vigil.domains.spec import Domain
@@ -91,6 +93,7 @@ class Engine:
         problem: why there is no model, for those who ask; "" with one.
         clock_ms: gives the time, epoch milliseconds UTC.
         close: brings the store to disk and gives it free.
+        recorder: gets a record of each decision that is submitted, if any.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Engine:
         problem: str,
         clock_ms: Callable[[], int],
         close: Callable[[], None],
+        recorder: Recorder | None = None,
     ) -> None:
         self.domain, self.schema = domain, Schema(domain)
         self.store, self.session, self.problem = store, session, problem
@@ -111,13 +115,13 @@ class Engine:
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
         self._clock_ms = clock_ms
-        self._close = close
+        self._close, self._recorder = close, recorder
         limits = Limits(settings.max_batch, settings.max_queue, settings.max_wait_ms / 1000)
         warm_s = session.row_s if session else 0.0
         self._events: Batcher[Submission, Taken, Scored, list[Decision]] = Batcher(
             lambda batch: self._take(batch, self._clock_ms()),
             self._score,
-            self._decide,
+            self._answer,
             limits,
             metrics.BatchMetrics(domain.name, "events"),
             warm_s,
@@ -141,7 +145,9 @@ class Engine:
         self._swap(session, problem)
 
     @classmethod
-    def open(cls, domain: Domain, settings: Settings, clock_ms: Callable[[], int]) -> Engine:
+    def open(
+        cls, domain: Domain, settings: Settings, clock_ms: Callable[[], int], recorder: Recorder | None = None
+    ) -> Engine:
         """An engine over the stored state and the stored model.
 
         A missing or refused model is no failure: the engine answers from the rules tier and says why.
@@ -159,7 +165,7 @@ class Engine:
         warm = MemoryStore(domain)
         warm.apply([warm.schema.make(domain.example)])
         state = open_state(domain, settings)
-        engine = cls(domain, settings, state.store, session, problem, clock_ms, state.close)
+        engine = cls(domain, settings, state.store, session, problem, clock_ms, state.close, recorder)
         if session:
             logger.info("model %s answers for %s", session.tag, domain.name)
         return engine
@@ -243,7 +249,8 @@ class Engine:
         """As :meth:`submit`, at once: one call of the kernel, one of the model."""
         batch = [(events, with_features)]
         taken = self._take(batch, now_ms)
-        return self._decide(batch, taken, self._score(taken))[0]
+        scored = self._score(taken)
+        return self._split(batch, self._decide(taken, scored), scored.features)[0]
 
     def decide(self, events: Sequence[Any], now_ms: int) -> Decided:
         """As :meth:`score`, with all that a record of the decisions holds.
@@ -251,12 +258,11 @@ class Engine:
         Raises:
             Unavailable: where the feature state is away: who can read its events again shall wait for it.
         """
-        batch = [(events, False)]
-        taken = self._take(batch, now_ms)
+        taken = self._take([(events, False)], now_ms)
         scored = self._score(taken)
         if scored.features is None:
             raise Unavailable(f"feature state: {self.state_problem or 'it did not answer in time'}")
-        return Decided(self._decide(batch, taken, scored)[0], scored.features, taken.session)
+        return Decided(self._decide(taken, scored), scored.features, taken.session)
 
     def refusal(self, event: Any, now_ms: int) -> InvalidEvent | None:
         """Why an event cannot be scored at that time; None where it can. Nothing counts."""
@@ -386,7 +392,17 @@ class Engine:
         self._model_seconds.observe(perf_counter() - started_s)
         return Scored(features, risks)
 
-    def _decide(self, batch: Sequence[Submission], taken: Taken, scored: Scored) -> list[list[Decision]]:
+    def _answer(self, batch: Sequence[Submission], taken: Taken, scored: Scored) -> list[list[Decision]]:
+        decisions = self._decide(taken, scored)
+        if self._recorder and decisions:
+            session = taken.session if decisions[0].tier == FULL else None
+            records = record.encoded(
+                self.domain, session.digest if session else "", decisions, taken.events, scored.features
+            )
+            self._recorder.put([event.event_id for event in taken.events], records)
+        return self._split(batch, decisions, scored.features)
+
+    def _decide(self, taken: Taken, scored: Scored) -> list[Decision]:
         events, session, _ = taken
         features, risks = scored
         if session is None or features is None or risks is None:
@@ -396,7 +412,7 @@ class Engine:
                 seen(risks)
             tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, session.tag)
         metrics.decided(self.domain.name, tier, [decision.action for decision in decisions])
-        return self._split(batch, decisions, features)
+        return decisions
 
     def _split(
         self, batch: Sequence[Submission], decisions: list[Decision], features: npt.NDArray[np.float32] | None

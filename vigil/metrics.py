@@ -63,6 +63,9 @@ LABELS = Family(Counter("vigil_labels", "Labels by what became of them.", ["doma
 DECISIONS = Family(
     Counter("vigil_decisions", "Decisions by action and tier.", ["domain", "action", "tier"]), CounterTally
 )
+RECORDS = Family(
+    Counter("vigil_records", "Decision records of the service by what became of them.", ["outcome"]), CounterTally
+)
 MODEL_INFO = Gauge(
     "vigil_model_info", "1 for the model that answers.", ["domain", "version", "digest"], multiprocess_mode="livemax"
 )

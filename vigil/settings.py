@@ -60,6 +60,13 @@ class Settings(BaseModel):
         default=256 << 20, ge=1 << 16, description="size at which the state journal is folded into the snapshot"
     )
     journal_fsync_ms: int = Field(default=1000, ge=0, description="how often the journal is forced to disk; 0: never")
+    records: bool = Field(
+        default=True, description="whether the service keeps a record of each decision, in VIGIL_STATE_DIR"
+    )
+    records_days: float = Field(default=30.0, gt=0, description="how long they are kept")
+    records_max_bytes: int = Field(
+        default=1 << 30, ge=1 << 20, description="most bytes they take, of all workers of a machine together"
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="lines of the log: text or json")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level of the log: debug, info, warning or error"

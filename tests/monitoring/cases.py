@@ -178,6 +178,19 @@ CASES = (
         {'vigil_state_away{domain="payments"}': "0x2 1 0x10"},
         "5m",
     ),
+    *(
+        Case(
+            "VigilRecordsDropped",
+            "ticket",
+            {f'vigil_records_total{{outcome="{outcome}"}}': "0x5 0+10x10"},
+            {
+                f'vigil_records_total{{outcome="{outcome}"}}': "7x15",
+                'vigil_records_total{outcome="written"}': "0+10x15",
+            },
+            "10m",
+        )
+        for outcome in ("failed", "too_slow")
+    ),
     Case("VigilRulesTier", "page", decisions("0+90x20", "0+10x20"), decisions("0+999x20", "0+1x20"), "12m"),
     # Twice as many high risks are calm, five times as many are not; nor is one of a few.
     Case("VigilRiskDrift", "ticket", risks("0+500x60", "0+500x60"), risks("0+800x60", "0+200x60"), "28h", "30m"),

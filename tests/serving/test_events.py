@@ -92,7 +92,12 @@ def test_a_bad_event_keeps_the_rest_of_its_array_from_counting(each_served: Serv
     ("method", "path", "status", "wanted"),
     [
         ("POST", "/v1/parcels/score", 404, "no domain 'parcels'; there are payments"),
-        ("POST", "/v1/payments/sore", 404, "no route /v1/payments/sore; there are POST /v1/{domain}/score"),
+        (
+            "POST",
+            "/v1/payments/sore",
+            404,
+            "no route /v1/payments/sore; there are GET /v1/decisions/{event_id}, POST /v1/{domain}/score",
+        ),
         ("GET", SCORE, 405, "method: got GET, wanted POST"),
         ("POST", SCORE + "?features=maybe", 400, "query parameter features: got 'maybe', wanted true or false"),
         ("POST", SCORE + "?colour=red", 400, "query parameter 'colour': no such parameter; there is features"),

@@ -8,6 +8,7 @@ import logging
 import time
 
 from vigil import domains, metrics, telemetry
+from vigil.decisions.recorder import Recorder
 from vigil.engine import Engine
 from vigil.errors import NotFound, VigilError
 from vigil.scoring.session import Session
@@ -31,6 +32,7 @@ class Worker:
         self.domains = domains.selected(settings.domains)
         self.engines: dict[str, Engine] = {}
         self.failure = ""
+        self.recorder: Recorder | None = None
         self._grpc: GrpcServer | None = None
         self._stopping = False
         self._telling: asyncio.Future[None] | None = None  # held, as the loop does not
@@ -47,8 +49,10 @@ class Worker:
             telemetry.start(self.settings)
             metrics.WORKERS.set(self.settings.workers)
             metrics.WORKER_STARTS.inc()
+            if self.settings.records:
+                self.recorder = Recorder(self.settings, _clock_ms)
             for domain in self.domains:
-                self.engines[domain.name] = Engine.open(domain, self.settings, lambda: time.time_ns() // 1_000_000)
+                self.engines[domain.name] = Engine.open(domain, self.settings, _clock_ms, self.recorder)
             if self.settings.grpc_port:
                 self._grpc = GrpcServer(self)
                 await self._grpc.start()
@@ -73,6 +77,8 @@ class Worker:
             await self._grpc.stop(self.settings.drain_s)
         for engine in self.engines.values():
             engine.close()
+        if self.recorder:
+            self.recorder.close()
         await telemetry.stop()
 
     async def load(self, name: str) -> Session:
@@ -128,3 +134,7 @@ class Worker:
         if engine is None:
             raise NotFound(f"no {what} {name!r}; there are {', '.join(self.engines)}")
         return engine
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000

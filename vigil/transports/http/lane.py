@@ -89,7 +89,7 @@ class Lane:
         if call:
             call.enter()
         try:
-            route, parameters = self._routes.find(scope["path"])
+            route, parameters = self._routes.find(scope["path"], scope["raw_path"])
             template = route.template
             if scope["method"] == route.method:
                 self._check_length(scope)

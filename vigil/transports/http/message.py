@@ -57,12 +57,23 @@ class Request(msgspec.Struct, gc=False):
         """
         if not self.query:
             return False
-        key, _, value = self.query.decode("latin-1").partition("=")
-        if key != name:
-            raise InvalidInput(f"query parameter {shown(key)}: no such parameter; there is {name}")
+        value = self.text(name)
         if value not in ("true", "false"):
             raise InvalidInput(f"query parameter {name}: got {shown(value)}, wanted true or false")
         return value == "true"
+
+    def text(self, name: str) -> str:
+        """A query parameter, "" by default; there may be no other.
+
+        Raises:
+            InvalidInput: naming the one that came.
+        """
+        if not self.query:
+            return ""
+        key, _, value = self.query.decode("latin-1").partition("=")
+        if key != name:
+            raise InvalidInput(f"query parameter {shown(key)}: no such parameter; there is {name}")
+        return value
 
 
 def noted(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

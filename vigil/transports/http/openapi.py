@@ -26,7 +26,7 @@ _TS = {
 }
 _REFUSALS = {
     400: "A field that is missing, unknown or cannot be: named, with what came and what was wanted.",
-    404: "No such domain, model or version; those there are.",
+    404: "No such domain, model, version or record; where they can be told, those there are.",
     413: "A body over the limit.",
     429: "Too much is waiting: come back after the seconds of Retry-After.",
     503: "No model is loaded; why.",
@@ -62,6 +62,7 @@ def paths(domains: Sequence[Domain]) -> dict[str, Json]:
     live = protocol.fields({"live": protocol.FLAG})
     ready = protocol.fields({"ready": protocol.FLAG})
     return found | {
+        "/v1/decisions/{event_id}": _record(domains),
         "/v2": _get("Metadata of the server", protocol.SERVER),
         "/v2/health/live": _get("Whether the server is up", live),
         "/v2/health/ready": _get("Whether every model is loaded", ready, 503),
@@ -94,6 +95,20 @@ def _events(domain: Domain) -> dict[str, Json]:
             (400, 404, 413),
         ),
     }
+
+
+def _record(domains: Sequence[Domain]) -> Json:
+    """An event id is known by itself; the domain is asked for where two have the same."""
+    names = {"type": "string", "enum": [domain.name for domain in domains]}
+    event_id = {"name": "event_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    domain = {"name": "domain", "in": "query", "required": False, "schema": names, "description": "whose event it is"}
+    texts = ("domain", "model", "digest", "policy", "spec")
+    one = _decision(domains[0])["properties"] | dict.fromkeys(texts, protocol.TEXT)
+    one |= {"action": protocol.TEXT, "event": {"type": "object"}, "written_ms": {"type": "integer"}}
+    required = [name for name in one if name != "features"]
+    answer = {"type": "object", "properties": one, "required": required}
+    summary = "The record of a decision, the last one of an event: the event, its features, who decided"
+    return {"get": _operation(EVENTS, summary, answer, (400, 404), [event_id, domain])}
 
 
 def _model(domain: Domain) -> dict[str, Json]:

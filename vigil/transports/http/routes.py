@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from vigil.errors import NotFound
 from vigil.scoring.caller import Caller
 from vigil.transports.http.events import EventRoutes
 from vigil.transports.http.inference import InferenceRoutes
 from vigil.transports.http.message import Request, Response
+from vigil.transports.http.records import RecordRoutes
 from vigil.transports.http.repository import RepositoryRoutes
 from vigil.transports.worker import Worker
 
@@ -49,9 +51,11 @@ class Routes:
 
     def __init__(self, worker: Worker) -> None:
         events, inference, repository = EventRoutes(worker), InferenceRoutes(worker), RepositoryRoutes(worker)
+        records = RecordRoutes(worker)
         model = "/v2/models/{model}"
         versioned = model + "/versions/{version}"
         self.table = (
+            Route("/v1/decisions/{event_id}", "GET", records.decision),
             _hot("/v1/{domain}/score", events.score, events.check_room),
             Route("/v1/{domain}/feedback", "POST", events.feedback),
             Route("/v2", "GET", inference.server),
@@ -79,8 +83,8 @@ class Routes:
             path: self._match(path)
             for domain in worker.domains
             for route in self.table
-            if "{version}" not in route.template
             for path in [route.template.replace("{domain}", domain.name).replace("{model}", domain.name)]
+            if "{" not in path
         }
 
     def hot(self) -> dict[bytes, Match]:
@@ -91,16 +95,20 @@ class Routes:
         """Whether the lane answers for `path`, be it with an error."""
         return path in self._known or path == "/v2" or path.startswith(("/v1/", "/v2/"))
 
-    def find(self, path: str) -> Match:
+    def find(self, path: str, raw_path: bytes) -> Match:
         """The route of a path.
+
+        Args:
+            path: decoded.
+            raw_path: as it came, which tells a slash between parts from `%2F` in one.
 
         Raises:
             NotFound: listing the routes there are.
         """
-        return self._known.get(path) or self._match(path)
+        return self._known.get(path) or self._match(raw_path.decode("latin-1"))
 
     def _match(self, path: str) -> Match:
-        parts = path.split("/")
+        parts = [unquote(part) for part in path.split("/")]
         for route in self.table:
             pattern = route.template.split("/")
             if len(pattern) == len(parts):

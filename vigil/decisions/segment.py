@@ -1,0 +1,185 @@
+"""One file of decision records, a line each, and the index beside it that says where in it an event's are.
+
+`N.jsonl` only grows. `N.index` grows with it, an entry a record, until no more is written: then it is sorted,
+and called `N.sorted`. A process that is killed between the two leaves records without an entry, or half a line;
+:func:`mend` finds the ones and cuts off the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vigil.domains.schema import UNREADABLE, key_of, keys_of
+
+RECORDS, INDEX, SORTED = ".jsonl", ".index", ".sorted"
+# Key of the event id, when it was written (epoch milliseconds), and where.
+ENTRY = np.dtype([("key", "<i8"), ("ms", "<i8"), ("start", "<u4"), ("size", "<u4")])
+Entries = npt.NDArray[np.void]
+
+
+class _Head(msgspec.Struct):
+    event_id: str | int
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+class Found(NamedTuple):
+    """A record's JSON, and when it was written, epoch milliseconds."""
+
+    record: bytes
+    written_ms: int
+
+
+class Segment:
+    """Writes one segment.
+
+    Args:
+        folder: where.
+        began_ms: names it; the time, epoch milliseconds UTC.
+
+    Raises:
+        OSError: where it cannot be.
+    """
+
+    def __init__(self, folder: Path, began_ms: int) -> None:
+        self.began_ms, self.size = began_ms, 0
+        self._entries = 0
+        self.path = folder / f"{began_ms:013d}{RECORDS}"
+        self._records = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        try:
+            self._index = os.open(self.path.with_suffix(INDEX), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        except OSError:
+            os.close(self._records)
+            raise
+
+    def append(self, event_ids: Sequence[str | int], records: Sequence[bytes], now_ms: int) -> None:
+        """Writes records: all of them or, where that fails, none.
+
+        Raises:
+            OSError: as on a full disk.
+        """
+        lengths = np.fromiter(map(len, records), np.int64, len(records)) + 1
+        ends = self.size + np.cumsum(lengths)
+        entries = np.empty(len(records), ENTRY)
+        entries["key"], entries["ms"] = keys_of(event_ids), now_ms
+        entries["start"], entries["size"] = ends - lengths, lengths - 1
+        try:
+            _write(self._records, b"\n".join(records) + b"\n")
+            _write(self._index, entries.tobytes())
+        except OSError:
+            os.ftruncate(self._records, self.size)
+            os.ftruncate(self._index, self._entries * ENTRY.itemsize)
+            raise
+        self.size, self._entries = int(ends[-1]), self._entries + len(records)
+
+    def close(self) -> None:
+        """Nothing more is written: forces the records to disk and sorts the index."""
+        try:
+            os.fsync(self._records)
+        finally:
+            os.close(self._records)
+            os.close(self._index)
+        try:
+            _sort(self.path, _grown(self.path))
+        except FileNotFoundError:  # removed meanwhile, by retention
+            self.path.with_suffix(SORTED).unlink(missing_ok=True)
+
+
+def _write(file: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def _grown(path: Path) -> Entries:
+    raw = path.with_suffix(INDEX).read_bytes()
+    return np.frombuffer(raw, ENTRY, len(raw) // ENTRY.itemsize)
+
+
+def _sort(path: Path, entries: Entries) -> None:
+    ordered = entries[np.lexsort((entries["start"], entries["key"]))]
+    new = path.with_suffix(".new")
+    # A column behind the other, so that a search touches few pages of the first.
+    new.write_bytes(b"".join(ordered[name].tobytes() for name in ENTRY.names or ()))
+    new.replace(path.with_suffix(SORTED))
+    path.with_suffix(INDEX).unlink()
+
+
+def mend(path: Path) -> None:
+    """Closes the segment of a process that has ended without: half a line is cut off, an entry made for each record.
+
+    Raises:
+        OSError: where it cannot be read or written.
+    """
+    size = path.stat().st_size
+    entries = _grown(path)
+    entries = entries[entries["start"].astype(np.int64) + entries["size"] < size]
+    start = int(entries["start"][-1]) + int(entries["size"][-1]) + 1 if len(entries) else 0
+    with path.open("r+b") as file:
+        file.seek(start)
+        rest = file.read()
+        whole = rest[: rest.rfind(b"\n") + 1]
+        file.truncate(start + len(whole))
+        file.flush()
+        os.fsync(file.fileno())
+        written_ms = os.fstat(file.fileno()).st_mtime_ns // 1_000_000
+    found = []
+    for line in whole.split(b"\n")[:-1]:
+        with suppress(*UNREADABLE):  # as zeros after a power failure are
+            found.append((key_of(_head.decode(line).event_id), written_ms, start, len(line)))
+        start += len(line) + 1
+    _sort(path, np.concatenate((entries, np.array(found, ENTRY))))
+
+
+def find(path: Path, key: int) -> Iterator[Found]:
+    """What a segment holds under the key of an event id, the last first: mostly one, or none.
+
+    Segments that are gone, as retention removes them, hold nothing.
+    """
+    try:
+        places = _places(path, key)
+        if len(places):
+            with path.open("rb") as file:
+                for _, written_ms, start, size in reversed(places.tolist()):
+                    file.seek(start)
+                    line = file.read(size + 1)
+                    if line.endswith(b"\n"):
+                        yield Found(line[:-1], written_ms)
+    except FileNotFoundError:
+        return
+
+
+def _places(path: Path, key: int) -> Entries:
+    try:
+        ordered = path.with_suffix(SORTED)
+        count = ordered.stat().st_size // ENTRY.itemsize
+    except FileNotFoundError:
+        try:
+            grown = _grown(path)
+        except FileNotFoundError:
+            if not path.with_suffix(SORTED).exists():
+                raise
+            return _places(path, key)  # it was sorted just now
+        same: Entries = grown[grown["key"] == key]
+        return same
+    if not count:
+        return np.empty(0, ENTRY)
+    columns, at = {}, 0
+    for name in ENTRY.names or ():
+        kind = ENTRY[name]
+        columns[name] = np.memmap(ordered, kind, "r", at, (count,))
+        at += count * kind.itemsize
+    first, end = np.searchsorted(columns["key"], key, "left"), np.searchsorted(columns["key"], key, "right")
+    found = np.empty(int(end - first), ENTRY)
+    for name, column in columns.items():
+        found[name] = column[first:end]
+    return found

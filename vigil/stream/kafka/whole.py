@@ -1,0 +1,80 @@
+"""A whole topic, from its beginning to where it ends now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from vigil.errors import StreamError, Unavailable
+from vigil.stream.kafka.clients import ANSWER_S, Topic, consumer, partitions
+
+WAIT_S = 1.0
+LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+
+
+class WholeTopic:
+    """What has been committed to a topic, partition by partition as it comes. No group is touched.
+
+    Args:
+        topic: which.
+        properties: of Kafka's client.
+
+    `total` says how many offsets that are; markers of transactions are among them.
+
+    Raises:
+        ConfigError, Unavailable: where the topic cannot be read.
+    """
+
+    unit = "offsets"
+
+    def __init__(self, topic: Topic, properties: Mapping[str, str]) -> None:
+        self._reader = consumer(topic, "vigil-replay", properties)
+        self._name = topic.name
+        self._bounds = {number: self._ends(number) for number in partitions(self._reader, topic)}
+        self.total = sum(end - start for start, end in self._bounds.values())
+
+    def _ends(self, number: int) -> tuple[int, int]:
+        """The first offset of a partition and the one behind its last; one without a leader is waited for."""
+        until_s = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                start, end = self._reader.get_watermark_offsets(TopicPartition(self._name, number), timeout=ANSWER_S)
+                return start, end
+            except KafkaException as failure:
+                error = failure.args[0]
+                if (not error.retriable() and error.code() not in LEADERLESS) or time.monotonic() > until_s:
+                    raise Unavailable(f"partition {number} of topic {self._name!r}: {error.str()}") from None
+                time.sleep(0.05)
+
+    def batches(self, size: int) -> Iterator[tuple[list[bytes], int]]:
+        """Values of at most `size` records, and of how many offsets that is the end.
+
+        Raises:
+            StreamError: where it cannot be read on.
+        """
+        left = {number for number, (start, end) in self._bounds.items() if start < end}
+        reached = {number: start for number, (start, _) in self._bounds.items()}
+        self._reader.assign([TopicPartition(self._name, number, reached[number]) for number in left])
+        begun = sum(reached.values())
+        try:
+            while left:
+                values = []
+                records: list[Any] = self._reader.consume(size, WAIT_S)
+                for record in records:
+                    number, error = record.partition(), record.error()
+                    if error is None and number in left:
+                        values.append(record.value() or b"")
+                        reached[number] = record.offset() + 1
+                        if reached[number] >= self._bounds[number][1]:
+                            left.discard(number)
+                    elif error is not None and error.code() == error._PARTITION_EOF:
+                        left.discard(number)
+                    elif error is not None:
+                        raise StreamError(f"topic {self._name!r} cannot be read on: {error.str()}")
+                if values:
+                    yield values, sum(reached.values()) - begun
+        finally:
+            self._reader.close()

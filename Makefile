@@ -49,10 +49,14 @@ $(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlse
 	@requirements/clients $(CLIENTS)
 	@touch $@
 
-tools: $(TOOLS)/prometheus-ready ## Prometheus and Alertmanager, which tests of alerts run
+tools: $(TOOLS)/prometheus-ready $(TOOLS)/compose-ready ## Prometheus, Alertmanager and Compose's parser, for tests
 
 $(TOOLS)/prometheus-ready: requirements/prometheus
 	@requirements/prometheus $(TOOLS)
+	@touch $@
+
+$(TOOLS)/compose-ready: requirements/compose
+	@requirements/compose $(TOOLS)
 	@touch $@
 
 demo: setup ## From nothing to scored payments, and a summary; then it ends

@@ -17,7 +17,18 @@ demo model run bench limits bench-stream: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 CLIENTS := build/clients
 TOOLS := build/tools
 
-.PHONY: help setup clients tools model run demo test check format bench limits bench-stream kafka pins clean
+# BASE=debian: without a registry, as in CI (as root, on Debian)
+ENGINE ?= $(if $(or $(filter debian,$(BASE)),$(shell command -v podman)),podman,docker)
+IMAGE ?= localhost/vigil:0.1.0
+BASE ?= docker.io/library/python:3.11-slim-bookworm
+image: export ENGINE := $(ENGINE)
+image: export IMAGE := $(IMAGE)
+image: export BASE := $(BASE)
+ifeq ($(BASE),debian)
+image: export CONTAINERS_CONF := $(CURDIR)/deploy/debian/containers.conf
+endif
+
+.PHONY: help setup clients tools model run demo image test check format bench limits bench-stream kafka pins clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,10 +49,14 @@ $(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlse
 	@requirements/clients $(CLIENTS)
 	@touch $@
 
-tools: $(TOOLS)/prometheus-ready ## Prometheus and Alertmanager, which tests of alerts run
+tools: $(TOOLS)/prometheus-ready $(TOOLS)/compose-ready ## Prometheus, Alertmanager and Compose's parser, for tests
 
 $(TOOLS)/prometheus-ready: requirements/prometheus
 	@requirements/prometheus $(TOOLS)
+	@touch $@
+
+$(TOOLS)/compose-ready: requirements/compose
+	@requirements/compose $(TOOLS)
 	@touch $@
 
 demo: setup ## From nothing to scored payments, and a summary; then it ends
@@ -52,6 +67,10 @@ model: setup ## A trained and optimized model, where the store has none that fit
 
 run: model ## The same set-up, then the service stays up (trains only where there is no model yet)
 	@exec bentoml serve --host 127.0.0.1 --port $(PORT)
+
+image: model ## The image, tried out: build/image/image.tar (needs podman or docker; BASE=debian: neither, nor a registry)
+	@deploy/image
+	@$(BIN)/python -m pytest -m image tests/deploy
 
 test: setup clients tools ## All tests (those of Kafka need java and mvn)
 	@$(BIN)/python -m pytest

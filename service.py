@@ -6,17 +6,20 @@ heavy, and in each worker, where `to_asgi` puts Vigil's lane in front of BentoML
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import bentoml
 import numpy as np
 from bentoml.exceptions import ServiceUnavailable
+from bentoml.models import BentoModel
 from bentoml.validators import DType, Shape
 from pydantic import AfterValidator
 
+import model_store
 from vigil import domains
-from vigil.errors import Unavailable
+from vigil.errors import ModelRefused, NotFound, Unavailable
 from vigil.transports import supervisor
 
 if TYPE_CHECKING:
@@ -45,6 +48,13 @@ def worker() -> Worker:
 
 class LaneService(bentoml.Service):  # type: ignore[misc]
     """A BentoML service whose workers answer Vigil's routes ahead of BentoML's middleware."""
+
+    def __attrs_post_init__(self) -> None:
+        """Names the models that the aliases mean now: `bentoml build` takes them along."""
+        super().__attrs_post_init__()
+        for domain in domains.selected(SETTINGS.domains):
+            with suppress(NotFound, ModelRefused):  # without a model, rules answer
+                self.models.append(BentoModel(model_store.resolve(domain.name, SETTINGS.model_alias).tag))
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """BentoML's application, behind the lane, on connections of the lane's own."""

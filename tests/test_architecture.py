@@ -45,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "model_store": {"vigil"},
     "training": {"vigil.features", "vigil"},
     "optimize": {"model_store", "vigil"},
-    "service": {"vigil.engine", "vigil.transports", "vigil"},
+    "service": {"vigil.engine", "vigil.transports", "model_store", "vigil"},
 }
 HEAVY = {"tensorflow", "keras", "tf2onnx", "onnx", "polars", "sklearn", "matplotlib", "pandas"}
 

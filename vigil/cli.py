@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,20 +35,26 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Errors of our own become one line and exit code 1."""
+    """Errors of our own become one line and exit code 1, and so does what is not installed."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except VigilError as failure:
-            Console(stderr=True).print("[bold red]error[/]", escape(str(failure)), highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
+            said = str(failure)
+        except ModuleNotFoundError as failure:
+            said = f"{failure.name} is not installed here: what serves holds neither Parquet nor what trains"
+        else:
+            return
+        Console(stderr=True).print("[bold red]error[/]", escape(said), highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
 
     return run
 
 
 @app.command(context_settings=PASS_ON, help="Trains a risk model on a history: `python -m training`.")
+@reported
 def train(context: typer.Context) -> None:
     _run_module("training", context.args)
 
@@ -55,11 +62,13 @@ def train(context: typer.Context) -> None:
 @app.command(
     context_settings=PASS_ON, help="Makes the trained model small, checks it and stores it: `python -m optimize`."
 )
+@reported
 def optimize(context: typer.Context) -> None:
     _run_module("optimize", context.args)
 
 
 def _run_module(name: str, arguments: list[str]) -> None:
+    import_module(name)  # which says what is missing; runpy does not
     sys.argv = [f"vigil {'train' if name == 'training' else name}", *arguments]
     runpy.run_module(name, run_name="__main__", alter_sys=False)
 

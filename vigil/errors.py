@@ -82,7 +82,7 @@ class ModelRefused(VigilError):
 
 
 class StateError(VigilError):
-    """Feature state that cannot be used: locked by another process, or made by another feature spec."""
+    """Feature state that cannot be used: not to be written, locked by another process, or made by another spec."""
 
 
 class StreamError(VigilError):

@@ -136,6 +136,12 @@ def test_the_journal_is_folded_into_the_snapshot_when_it_grows(tmp_path: Path, e
     again.close()
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"no folder")
+    with pytest.raises(StateError, match=f"^{tmp_path}/state/.*VIGIL_STATE_DIR must be a folder"):
+        open_state(DOMAIN, Settings(state_dir=tmp_path / "state"))
+
+
 def test_two_processes_cannot_hold_one_state(settings: Settings) -> None:
     state = open_state(DOMAIN, settings)
     with pytest.raises(StateError, match="in use by another process"):

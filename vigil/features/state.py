@@ -284,8 +284,14 @@ def _sync(descriptor: int) -> None:
 
 
 def _locked(folder: Path) -> BinaryIO:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / "lock", "ab")  # noqa: SIM115
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "ab")  # noqa: SIM115
+    except OSError as failure:
+        who = f"user {os.getuid()}"
+        raise StateError(
+            f"{failure.filename}: {failure.strerror}; VIGIL_STATE_DIR must be a folder that {who} owns"
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,0 +1,112 @@
+"""`compose.yaml`, as the parser of `docker compose` reads it, held against what the program knows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from tests.conftest import ROOT, tool
+from vigil import cli, settings
+
+PROFILES = "stream", "monitoring", "feed"
+ALWAYS = {"vigil", "valkey"}
+OURS = "vigil", "stream", "feed", "feed-stream"
+ONCE = {"topics"}
+
+
+def words(command: str | list[str] | None) -> list[str]:
+    """A command as the container gets it; none: the one of the image."""
+    return shlex.split(command) if isinstance(command, str) else command or []
+
+
+@pytest.fixture(scope="module")
+def whole() -> Any:
+    """All services, those of every profile."""
+    command = [tool("compose-go"), "-format", "json", "compose.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)["services"]
+
+
+def test_everything_comes_up_unless_a_profile_is_left_out(whole: Any) -> None:
+    assert f"COMPOSE_PROFILES={','.join(PROFILES)}" in (ROOT / ".env").read_text().splitlines()
+    grouped = {service for profile in PROFILES for service, of in whole.items() if profile in of.get("profiles", [])}
+    assert set(whole) == ALWAYS | grouped
+
+
+@pytest.mark.parametrize("left_out", PROFILES)
+def test_the_rest_depends_on_nothing_of_a_profile_that_is_left_out(left_out: str, whole: Any) -> None:
+    rest = {name for name, service in whole.items() if left_out not in service.get("profiles", [])}
+    needed = {
+        other for name in rest for other, how in whole[name].get("depends_on", {}).items() if how.get("required", True)
+    }
+    assert needed <= rest
+
+
+def test_only_the_loopback_interface_is_published(whole: Any) -> None:
+    ports = [port for service in whole.values() for port in service.get("ports", [])]
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    assert len({port["published"] for port in ports}) == len(ports)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_settings_and_commands_are_those_that_the_program_has(name: str, whole: Any) -> None:
+    service = whole[name]
+    settings.load(service.get("environment", {}))
+    match words(service.get("command")):
+        case []:
+            return
+        case ["vigil", subcommand, *arguments]:
+            command = typer.main.get_command(cli.app).commands[subcommand]  # type: ignore[attr-defined]
+            command.make_context(subcommand, arguments)
+        case other:
+            pytest.fail(f"{name} runs {shlex.join(other)}")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_are_locked_down(name: str, whole: Any) -> None:
+    service = whole[name]
+    assert f"IMAGE ?= {service['image']}\n" in (ROOT / "Makefile").read_text()
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["mem_limit"]
+
+
+def test_what_others_wait_for_is_healthy_or_has_ended_well(whole: Any) -> None:
+    for service in whole.values():
+        for other, how in service.get("depends_on", {}).items():
+            wanted = "service_completed_successfully" if other in ONCE else "service_healthy"
+            assert how["condition"] == wanted
+            assert other in ONCE or other == "vigil" or "test" in whole[other]["healthcheck"]
+
+
+def test_what_is_mounted_is_there(whole: Any) -> None:
+    volumes = [volume for service in whole.values() for volume in service.get("volumes", [])]
+    sources = [Path(volume["source"]) for volume in volumes if volume["type"] == "bind"]
+    assert {source.relative_to(ROOT).parts[0] for source in sources} == {"deploy", "helm"}
+    assert all(source.is_file() or any(source.iterdir()) for source in sources)
+
+
+def test_prometheus_scrapes_services_on_ports_that_they_listen_on(whole: Any) -> None:
+    configured = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"]
+    targets = {target for job in configured for group in job["static_configs"] for target in group["targets"]}
+    metrics_port = whole["stream"]["environment"]["VIGIL_STREAM_METRICS_PORT"]
+    assert targets == {"vigil:3000", f"stream:{metrics_port}"}
+
+
+def test_kafka_has_the_topics_of_the_stream(whole: Any) -> None:
+    made = " ".join(words(whole["topics"]["command"]))
+    for name in ("stream", "feed-stream"):
+        for part in words(whole[name]["command"]):
+            if part.startswith("kafka://"):
+                address = urllib.parse.urlsplit(part)
+                assert address.netloc == "kafka:9092"
+                assert f" {address.path.removeprefix('/')} " in made

@@ -17,7 +17,7 @@ demo model run bench limits bench-stream: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 CLIENTS := build/clients
 TOOLS := build/tools
 
-.PHONY: help setup clients tools model run demo test check format bench limits bench-stream kafka pins clean
+.PHONY: help setup clients tools chart-docs chart-live model run demo test check format bench limits bench-stream kafka pins clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,11 +38,21 @@ $(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlse
 	@requirements/clients $(CLIENTS)
 	@touch $@
 
-tools: $(TOOLS)/prometheus-ready ## Prometheus and Alertmanager, which tests of alerts run
+tools: $(TOOLS)/prometheus-ready $(TOOLS)/ready ## Prometheus and Alertmanager, Helm and what checks the chart (needs go)
 
 $(TOOLS)/prometheus-ready: requirements/prometheus
 	@requirements/prometheus $(TOOLS)
 	@touch $@
+
+$(TOOLS)/ready: requirements/tools requirements/helm.txt | $(VENV)/ready
+	@requirements/tools $(TOOLS)
+	@touch $@
+
+chart-docs: $(TOOLS)/ready ## helm/README.md, from the comments in helm/values.yaml
+	@$(TOOLS)/helm-docs --log-level warning --chart-search-root helm --sort-values-order file
+
+chart-live: $(TOOLS)/ready ## The chart on the cluster that KUBECONFIG names, with IMAGE; without, on one of its own, with build/image/image.tar
+	@tests/cluster/run $(BIN)/python -m pytest -m cluster tests/cluster
 
 demo: setup ## From nothing to scored payments, and a summary; then it ends
 	@./demo.sh $(PORT) $(GRPC_PORT)

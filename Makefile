@@ -28,7 +28,7 @@ ifeq ($(BASE),debian)
 image: export CONTAINERS_CONF := $(CURDIR)/deploy/debian/containers.conf
 endif
 
-.PHONY: help setup clients tools model run demo image test check format bench limits bench-stream kafka pins clean
+.PHONY: help setup clients tools chart-docs chart-live model run demo image test check format bench limits bench-stream kafka pins clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,7 +49,7 @@ $(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlse
 	@requirements/clients $(CLIENTS)
 	@touch $@
 
-tools: $(TOOLS)/prometheus-ready $(TOOLS)/compose-ready ## Prometheus, Alertmanager and Compose's parser, for tests
+tools: $(TOOLS)/prometheus-ready $(TOOLS)/compose-ready $(TOOLS)/ready ## What tests need besides: Prometheus, Alertmanager, Compose's parser, Helm and what checks the chart (needs go)
 
 $(TOOLS)/prometheus-ready: requirements/prometheus
 	@requirements/prometheus $(TOOLS)
@@ -58,6 +58,16 @@ $(TOOLS)/prometheus-ready: requirements/prometheus
 $(TOOLS)/compose-ready: requirements/compose
 	@requirements/compose $(TOOLS)
 	@touch $@
+
+$(TOOLS)/ready: requirements/tools requirements/helm.txt | $(VENV)/ready
+	@requirements/tools $(TOOLS)
+	@touch $@
+
+chart-docs: $(TOOLS)/ready ## helm/README.md, from the comments in helm/values.yaml
+	@$(TOOLS)/helm-docs --log-level warning --chart-search-root helm --sort-values-order file
+
+chart-live: $(TOOLS)/ready ## The chart on the cluster that KUBECONFIG names, with IMAGE; without, on one of its own, with build/image/image.tar
+	@tests/cluster/run $(BIN)/python -m pytest -m cluster tests/cluster
 
 demo: setup ## From nothing to scored payments, and a summary; then it ends
 	@./demo.sh $(PORT) $(GRPC_PORT)

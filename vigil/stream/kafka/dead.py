@@ -14,13 +14,18 @@ from vigil.stream.kafka.commits import Commits, Headers, Work, begun
 REASON, TOPIC, PARTITION, OFFSET = "vigil-reason", "vigil-topic", "vigil-partition", "vigil-offset"
 OURS = (REASON, TOPIC, PARTITION, OFFSET)
 BATCH = 1000
+MOST_BYTES = 900_000  # of a record: by default a broker takes a million, with all that is put around it
 
 
 def letter(record: Any, why: InvalidInput) -> tuple[bytes | None, bytes | None, Headers]:
-    """Value, key and headers of the dead letter of a record: as it came, the headers with ours on top."""
+    """Value, key and headers of the dead letter of a record: as it came, the headers with ours on top.
+
+    Of a value over `MOST_BYTES` the beginning only: the whole of it is where the headers say.
+    """
     place = [(TOPIC, record.topic()), (PARTITION, str(record.partition())), (OFFSET, str(record.offset()))]
     kept = [item for item in record.headers() or [] if item[0] not in OURS]
-    return record.value(), record.key(), [*kept, (REASON, str(why)), *place]
+    value = record.value() and record.value()[:MOST_BYTES]
+    return value, record.key(), [*kept, (REASON, str(why)), *place]
 
 
 def replay(letters: Topic, group: str, properties: Mapping[str, str], stopped: Callable[[], bool]) -> int:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidEvent, InvalidInput, StreamError
+from vigil.errors import InvalidEvent, InvalidInput
 from vigil.features import kernel
 from vigil.features.store import CHUNK, MemoryStore
-from vigil.stream.kafka.clients import Topic, consumer, partitions
+from vigil.stream.kafka.clients import Topic
+from vigil.stream.kafka.whole import WholeTopic
 
 BATCH = 5000
-GROUP = "vigil-rebuild"  # commits nothing
 Marks = dict[str, int]
 
 
@@ -37,7 +36,7 @@ def rebuilt(
         domain: whose events they are.
         properties: of Kafka's clients.
         latest_ms: events of a later time are left out, as a worker refuses them; epoch milliseconds.
-        progress: called with the number of records read of a topic.
+        progress: called with the number of offsets read of a topic.
 
     Raises:
         ConfigError, Unavailable: where a topic cannot be read.
@@ -72,37 +71,10 @@ def _sound(schema: Schema, values: Sequence[bytes | None], latest_ms: int) -> li
 
 def _values(
     topic: Topic, properties: Mapping[str, str], marks: Marks, progress: Callable[[int], None]
-) -> Iterator[list[bytes | None]]:
+) -> Iterator[list[bytes]]:
     """Values of all records that a topic has now; `marks` then say how far that was."""
-    reader = consumer(topic, GROUP, properties)
-    try:
-        places = [TopicPartition(topic.name, partition, OFFSET_BEGINNING) for partition in partitions(reader, topic)]
-        bounds = {place.partition: reader.get_watermark_offsets(place) for place in places}
-        left = {partition for partition, (first, end) in bounds.items() if first < end}
-        reader.assign(places)
-        read = 0
-        while left:
-            taken, records = [], cast("list[Any]", reader.consume(BATCH, 0.1))
-            for record in records:
-                partition, offset = record.partition(), record.offset()
-                if record.error() is None:
-                    offset += 1
-                    taken += [record] if partition in left else []
-                else:
-                    _refuse(record.error())
-                if partition in left:
-                    marks[f"{topic.name}/{partition}"] = offset
-                    if offset >= bounds[partition][1] or record.error() is not None:
-                        left.discard(partition)
-            read += len(taken)
-            progress(read)
-            yield [record.value() for record in taken]
-    except KafkaException as failure:
-        raise StreamError(f"{topic.name}: {failure.args[0].str()}") from None
-    finally:
-        reader.close()
-
-
-def _refuse(error: KafkaError) -> None:
-    if error.code() != KafkaError._PARTITION_EOF:
-        raise StreamError(f"the topic cannot be read on: {error.str()}")
+    whole = WholeTopic(topic, properties)
+    for values, done in whole.batches(BATCH):
+        progress(done)
+        yield values
+    marks.update({f"{topic.name}/{partition}": offset for partition, offset in whole.reached.items()})

@@ -22,7 +22,8 @@ class WholeTopic:
         topic: which.
         properties: of Kafka's client.
 
-    `total` says how many offsets that are; markers of transactions are among them.
+    `total` says how many offsets that are; markers of transactions are among them. `reached` is the next offset to
+    read of each partition.
 
     Raises:
         ConfigError, Unavailable: where the topic cannot be read.
@@ -31,9 +32,10 @@ class WholeTopic:
     unit = "offsets"
 
     def __init__(self, topic: Topic, properties: Mapping[str, str]) -> None:
-        self._reader = consumer(topic, "vigil-replay", properties)
+        self._reader = consumer(topic, "vigil-whole", properties)
         self._name = topic.name
         self._bounds = {number: self._ends(number) for number in partitions(self._reader, topic)}
+        self.reached = {number: start for number, (start, _) in self._bounds.items()}
         self.total = sum(end - start for start, end in self._bounds.values())
 
     def _ends(self, number: int) -> tuple[int, int]:
@@ -56,7 +58,7 @@ class WholeTopic:
             StreamError: where it cannot be read on.
         """
         left = {number for number, (start, end) in self._bounds.items() if start < end}
-        reached = {number: start for number, (start, _) in self._bounds.items()}
+        reached = self.reached
         self._reader.assign([TopicPartition(self._name, number, reached[number]) for number in left])
         begun = sum(reached.values())
         try:
@@ -71,6 +73,7 @@ class WholeTopic:
                         if reached[number] >= self._bounds[number][1]:
                             left.discard(number)
                     elif error is not None and error.code() == error._PARTITION_EOF:
+                        reached[number] = max(record.offset(), reached[number])
                         left.discard(number)
                     elif error is not None:
                         raise StreamError(f"topic {self._name!r} cannot be read on: {error.str()}")

@@ -14,7 +14,7 @@ from vigil.domains.schema import Feedback
 from vigil.errors import InvalidInput, StreamError, Unavailable
 from vigil.stream.kafka.clients import Topic, check_reading, end_or_note, logger
 from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
-from vigil.stream.kafka.dead import letter
+from vigil.stream.kafka.dead import MOST_BYTES, letter
 from vigil.stream.kafka.lanes import FULL, ROOM, Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.scorer import Scorer
@@ -116,7 +116,7 @@ class Worker:
         labels, events = self._read()
         now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
         if events:
-            self._lanes.add(events, self._scorer.decode([record.value() for record in events]), now_ms)
+            self._lanes.add(events, self._decoded(events), now_ms)
         self._look_at_ends(now_s)
         work = Work()
         try:
@@ -190,6 +190,17 @@ class Worker:
             and self._lanes.done
             and self._labels_ended == set(known.get(self._topics.feedback, ()))
         )
+
+    def _decoded(self, records: Sequence[Any]) -> list[Any]:
+        values = [record.value() for record in records]
+        events = self._scorer.decode(values)
+        if sum(map(len, filter(None, values))) > MOST_BYTES:
+            for place, value in enumerate(values):
+                if value and len(value) > MOST_BYTES:
+                    events[place] = InvalidInput(
+                        f"event: came with {len(value):,} bytes, wanted {MOST_BYTES:,} at most"
+                    )
+        return events
 
     def _learn(self, records: Sequence[Any], work: Work) -> None:
         labels, refused = self._engine.schema.decode_feedback_each([record.value() for record in records])

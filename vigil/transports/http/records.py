@@ -32,7 +32,7 @@ class RecordRoutes:
             NotFound: where there is none.
         """
         event_id, domain = request.path["event_id"], request.text("domain")
-        if domain:
+        if request.query:
             self._worker.engine(domain)
         recorder, settings = self._worker.recorder, self._worker.settings
         if recorder is None:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
+from loadtest.environment import peers_python
 from loadtest.kafka.broker import Broker
 from loadtest.valkey import Valkey
 from vigil import domains
@@ -36,18 +38,22 @@ class NotShared(VigilError):
 
 
 def main(
-    events: Annotated[int, typer.Option(help="Backlog for the rate.")] = 500_000,
+    events: Annotated[int, typer.Option(help="Backlog for the rate.")] = 1_000_000,
     shared_events: Annotated[int, typer.Option(help="Backlog for the rate with shared state.")] = 200_000,
     rate: Annotated[int, typer.Option(help="Events a second for latency, recovery and flatness.")] = 10_000,
     seconds: Annotated[int, typer.Option(help="Of steady load for the latency.")] = 20,
     flat: Annotated[int, typer.Option(help="Seconds of steady load for flatness; 600 for the long one.")] = 120,
-    flat_rate: Annotated[int, typer.Option(help="Events a second of it.")] = 25_000,
+    flat_rate: Annotated[int, typer.Option(help="Events a second of it.")] = 50_000,
+    peer_events: Annotated[int, typer.Option(help="Backlog for Quix Streams; 0: without it.")] = 40_000,
 ) -> None:
     """All, each run with a broker, topics and state of its own."""
     try:
         with tempfile.TemporaryDirectory(prefix="vigil-stream-") as folder:
             made = records(max(events, shared_events + 1000, 200_000))
-            backlog(Path(folder), made[:events])
+            ours = backlog(Path(folder), made[:events])
+            if peer_events:
+                theirs = peer(Path(folder), made[:peer_events])
+                console.print(f"beside Quix Streams: {ours / theirs:.1f} x")
             one, two = (shared(Path(folder), made[: shared_events + 1000], workers) for workers in (1, 2))
             console.print(f"two workers against one, CPU an event: {two / one - 1:+.0%}")
             steady(Path(folder), made, rate, seconds, kill=False)
@@ -99,13 +105,20 @@ class Run:
         self.workers.append(self.worker)
         return self.worker
 
+    def fill(self, made: Records) -> None:
+        """Produces all, and returns when they have arrived."""
+        producer = self.producer()
+        for value, key in made:
+            producer.produce("events", value, key)
+        producer.flush()
+
     def producer(self) -> Producer:
         """A producer that keeps the order of a key."""
         return Producer(
             {
                 "bootstrap.servers": self.broker.address,
                 "enable.idempotence": True,
-                "linger.ms": 2,
+                "linger.ms": 5,  # the default of Kafka's own clients since 4.0
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 1_000_000,
                 "log_level": 0,
@@ -146,28 +159,47 @@ class Run:
         return cpu_s, resident_mb
 
 
-def backlog(folder: Path, made: Records) -> None:
-    """How fast a backlog is worked off, from the first decision to the last."""
+def backlog(folder: Path, made: Records) -> float:
+    """How fast a backlog is worked off, events/s of its second half: the first warms the broker."""
     with Run(folder, "backlog") as run:
-        producer = run.producer()
-        for value, key in made:
-            producer.produce("events", value, key)
-        producer.flush()
+        run.fill(made)
         reader = run.reader()
         run.start()
-        seen, first_s, first = 0, 0.0, 0
-        while seen < len(made):
+        seen, marks = 0, list[tuple[int, float, float, float]]()  # at the first decision, half way, at the end
+        for wanted in (1, len(made) // 2, len(made)):
+            while seen < wanted:
+                seen += sum(record.error() is None for record in reader.consume(10_000, 0.02))
+            marks.append((seen, time.perf_counter(), run.usage()[0], run.broker.cpu_s()))
+        reader.close()
+    rates = []
+    for (n0, at0, worker0, broker0), (n1, at1, worker1, broker1) in pairwise(marks):
+        n = n1 - n0
+        rates.append(n / (at1 - at0))
+        console.print(
+            f"backlog, {n:,}: {rates[-1]:,.0f} events/s, CPU us an event: worker {(worker1 - worker0) / n * 1e6:.1f}, "
+            f"broker {(broker1 - broker0) / n * 1e6:.1f} (a reader of all decisions beside them)"
+        )
+    return rates[-1]
+
+
+def peer(folder: Path, made: Records) -> float:
+    """The same of Quix Streams, with two features instead of 38 and no model."""
+    with Run(folder, "peer") as run:
+        run.fill(made)
+        reader = run.reader()
+        program = str(Path(__file__).parent / "peers" / "quix_windows.py")
+        arguments = [run.broker.address, "events", "decisions", str(run.folder / "quix")]
+        run.workers.append(subprocess.Popen([peers_python(), program, *arguments], stderr=subprocess.DEVNULL))
+        seen = first = 0
+        first_s, until_s = 0.0, time.monotonic() + 120
+        while seen < len(made) and time.monotonic() < until_s:
             seen += sum(record.error() is None for record in reader.consume(10_000, 0.02))
             if seen and not first:
-                first_s, first, cpu_s = time.perf_counter(), seen, run.usage()[0]
-        took_s = time.perf_counter() - first_s
-        used_s = run.usage()[0] - cpu_s
+                first_s, first = time.perf_counter(), seen
+        rate = (seen - first) / (time.perf_counter() - first_s)
         reader.close()
-    n = seen - first
-    console.print(
-        f"backlog of {seen:,}: {n / took_s:,.0f} events/s, worker {used_s / n * 1e6:.1f} CPU us an event "
-        "(a reader of all decisions beside it)"
-    )
+    console.print(f"Quix Streams, {seen:,} events, two windows, no model: {rate:,.0f} events/s")
+    return rate
 
 
 def shared(folder: Path, made: Records, workers: int) -> float:

@@ -121,6 +121,12 @@ class Broker:
                 self._process.kill()
                 self._process.wait()
 
+    def cpu_s(self) -> float:
+        """CPU seconds of the broker so far."""
+        assert self._process
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
     def wait(self) -> None:
         """Returns when it has ended."""
         if self._process:

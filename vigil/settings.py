@@ -84,7 +84,7 @@ class Settings(BaseModel):
         default="", description="name under which a stream worker comes back; default: of host and state"
     )
     stream_align_ms: int = Field(
-        default=1000, ge=0, description="how long a stream waits for a partition that lags behind the others in time"
+        default=5000, ge=0, description="how long a stream waits for a partition that lags behind the others in time"
     )
     stream_metrics_host: str = Field(default="127.0.0.1", description="address of a stream worker's /metrics")
     stream_metrics_port: int = Field(default=0, ge=0, le=65535, description="port of it; 0: none")

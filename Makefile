@@ -28,7 +28,7 @@ ifeq ($(BASE),debian)
 image: export CONTAINERS_CONF := $(CURDIR)/deploy/debian/containers.conf
 endif
 
-.PHONY: help setup clients tools chart-docs chart-live model run demo image test check format bench limits bench-stream kafka pins clean
+.PHONY: help setup clients tools chart-docs chart-live model run demo image test check format bench limits load bench-stream kafka pins clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,9 @@ bench: model ## Vigil beside its peers, in one run (needs wrk and h2load); ONLY=
 
 limits: model ## What one Vigil holds by itself: rates, tail, start, memory, a kill, overload
 	@$(BIN)/python -m loadtest.limits --write docs/benchmarks.md
+
+load: model ## Two minutes by Locust: reports/load.html, and 1 where a gate breaks; SCENARIO=ramp, HOST=http://... GRPC_HOST=...
+	@$(BIN)/python -m loadtest.load $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(HOST),--host $(HOST)) $(if $(GRPC_HOST),--grpc-host $(GRPC_HOST))
 
 bench-stream: model ## Kafka to Kafka: rate, latency, recovery, flatness (needs java and mvn)
 	@$(BIN)/python -m loadtest.stream

@@ -40,10 +40,11 @@ def origin(command: str) -> str:
 
 def commit() -> str:
     """The commit checked out, `+` where files differ from it."""
-    ran = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=7"], cwd=ROOT, capture_output=True, text=True
-    )
-    return ran.stdout.strip() or "unknown"
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=7"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
+    except FileNotFoundError:
+        return "unknown"
 
 
 def hardware(cpuinfo: str) -> str:

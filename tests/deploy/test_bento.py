@@ -79,7 +79,8 @@ def test_an_image_installs_nothing_that_trains() -> None:
     assert not {"tensorflow", "tensorflow-cpu", "keras", "onnx", "scikit-learn", "polars", "pandas"} & names
 
 
-def test_the_dockerfile_passes_hadolint() -> None:
+@pytest.mark.parametrize("name", ["Dockerfile", "load.Dockerfile"])
+def test_the_dockerfiles_pass_hadolint(name: str) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run([hadolint, ROOT / "deploy/Dockerfile"], capture_output=True, text=True)
+    done = subprocess.run([hadolint, ROOT / "deploy" / name], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import pytest
 import typer.main
 import yaml
 
+from loadtest.scenario import load
 from tests.conftest import ROOT, tool
 from vigil import cli, settings
 
 PROFILES = "stream", "monitoring", "feed"
 ALWAYS = {"vigil", "valkey"}
+LOAD = "load", "load-worker"  # only when asked for
 OURS = "vigil", "stream", "feed", "feed-stream"
 ONCE = {"topics"}
 
@@ -39,7 +42,8 @@ def whole() -> Any:
 def test_everything_comes_up_unless_a_profile_is_left_out(whole: Any) -> None:
     assert f"COMPOSE_PROFILES={','.join(PROFILES)}" in (ROOT / ".env").read_text().splitlines()
     grouped = {service for profile in PROFILES for service, of in whole.items() if profile in of.get("profiles", [])}
-    assert set(whole) == ALWAYS | grouped
+    assert set(whole) == ALWAYS | grouped | set(LOAD)
+    assert all(whole[name]["profiles"] == ["load"] for name in LOAD)
 
 
 @pytest.mark.parametrize("left_out", PROFILES)
@@ -78,6 +82,26 @@ def test_our_containers_are_locked_down(name: str, whole: Any) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["mem_limit"]
+
+
+@pytest.mark.parametrize("name", LOAD)
+def test_load_generators_are_locked_down_and_made_from_our_image(name: str, whole: Any) -> None:
+    service = whole[name]
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert service["mem_limit"]
+    assert service["build"]["args"]["VIGIL_IMAGE"] == whole["vigil"]["image"]
+    assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
+def test_load_generators_get_options_that_locust_and_the_scenarios_have(whole: Any) -> None:
+    locust = [sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--list"]
+    for name in LOAD:
+        command = [*locust, *words(whole[name]["command"])]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, "HttpOne" in done.stdout) == (0, True), done.stderr
+    master = words(whole["load"]["command"])
+    assert load(master[master.index("--scenario") + 1])
+    assert "--master-host load" in shlex.join(words(whole["load-worker"]["command"]))
 
 
 def test_what_others_wait_for_is_healthy_or_has_ended_well(whole: Any) -> None:

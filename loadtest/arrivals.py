@@ -11,9 +11,9 @@ import gevent
 from locust import User, constant, task
 
 from loadtest.payments import payments
+from loadtest.scenario import PER_S
 from vigil.errors import VigilError
 
-PER_S = 10.0  # requests a second of one user: a scenario's rate is made by their number
 NUMBERS = itertools.count()
 
 

@@ -17,7 +17,6 @@ from locust import LoadTestShape, events
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest import report, scenario, server_side
-from loadtest.arrivals import PER_S
 from loadtest.ledger import Ledger
 from loadtest.payments import SKEW, drawn_from
 from loadtest.users.over_grpc import GrpcOne, GrpcStream
@@ -67,7 +66,7 @@ class Scenario(LoadTestShape):
         if not rate or self._broken(at_s):
             self.until_s = at_s
             return None
-        callers = max(1, math.ceil(rate / PER_S))
+        callers = max(1, math.ceil(rate / scenario.PER_S))
         return callers, callers  # all of them within a second
 
     def _read(self) -> None:

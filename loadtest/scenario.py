@@ -12,6 +12,7 @@ from loadtest.ledger import Ledger
 from vigil.errors import ConfigError
 
 GATES = Path(__file__).with_name("gates.toml")
+PER_S = 10.0  # requests a second of one caller: a rate is made by their number
 UPPER, LOWER = ("p50_ms", "p99_ms", "failed_share"), ("goodput_share", "held_per_s")
 
 
@@ -136,6 +137,8 @@ def load(name: str, path: Path = GATES) -> Scenario:
             f"{path}, [{name}]: gates {sorted(scenario.gates)}, wanted some of {', '.join((*UPPER, *LOWER))}, "
             "held_per_s with until_broken only"
         )
+    if not scenario.steps or any(step.per_s <= 0 or step.per_s % PER_S for step in scenario.steps):
+        raise ConfigError(f"{path}, [{name}]: steps {scenario.steps}, wanted at least one, rates in {PER_S:g}s")
     if not 0 <= scenario.warm_s < min(step.seconds for step in scenario.steps) - 2:
         raise ConfigError(f"{path}, [{name}]: warm_s {scenario.warm_s}, wanted over 2 s less than the shortest step")
     return scenario

@@ -92,13 +92,14 @@ def test_the_scenarios_that_are_documented_are_there(name: str) -> None:
     [
         ("", "no scenario 'a', wanted one of"),
         ("[a", "toml"),
-        ("[a]\nsteps = []", "."),
+        ("[a]\nsteps = []\nwarm_s = 1\ngates = {p50_ms = 1}", "wanted at least one"),
+        ("[a]\nsteps = [{seconds = 9, per_s = 15}]\nwarm_s = 1\ngates = {p50_ms = 1}", "rates in 10s"),
         ("[a]\nsteps = [{seconds = 9, rate = 1}]\nwarm_s = 1\ngates = {p50_ms = 1}", "rate"),
-        ("[a]\nsteps = [{seconds = 9, per_s = 1}]\nwarm_s = 1\ngates = {p90_ms = 1}", "p90_ms"),
-        ("[a]\nsteps = [{seconds = 9, per_s = 1}]\nwarm_s = 1\ngates = {}", "wanted some of p50_ms"),
-        ("[a]\nsteps = [{seconds = 9, per_s = 1}]\nwarm_s = 1\ngates = {held_per_s = 1}", "until_broken"),
-        ("[a]\nsteps = [{seconds = 9, per_s = 1}]\nwarm_s = 8\ngates = {p50_ms = 1}", "shortest step"),
-        ("[a]\nsteps = [{seconds = 9, per_s = 1}]\nwarm = 1\ngates = {p50_ms = 1}", "warm"),
+        ("[a]\nsteps = [{seconds = 9, per_s = 10}]\nwarm_s = 1\ngates = {p90_ms = 1}", "p90_ms"),
+        ("[a]\nsteps = [{seconds = 9, per_s = 10}]\nwarm_s = 1\ngates = {}", "wanted some of p50_ms"),
+        ("[a]\nsteps = [{seconds = 9, per_s = 10}]\nwarm_s = 1\ngates = {held_per_s = 10}", "until_broken"),
+        ("[a]\nsteps = [{seconds = 9, per_s = 10}]\nwarm_s = 8\ngates = {p50_ms = 1}", "shortest step"),
+        ("[a]\nsteps = [{seconds = 9, per_s = 10}]\nwarm = 1\ngates = {p50_ms = 1}", "warm"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_by_name(text: str, said: str, tmp_path: Path) -> None:

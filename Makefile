@@ -97,7 +97,7 @@ bench: model ## Vigil beside its peers, in one run (needs wrk and h2load); ONLY=
 limits: model ## What one Vigil holds by itself: rates, tail, start, memory, a kill, overload
 	@$(BIN)/python -m loadtest.limits --write docs/benchmarks.md
 
-load: model ## Two minutes by Locust: reports/load.html, and 1 where a gate breaks; SCENARIO=ramp, HOST=http://... GRPC_HOST=...
+load: $(if $(HOST),setup,model) ## Two minutes by Locust: reports/load.html, and 1 where a gate breaks; SCENARIO=ramp, HOST=http://... GRPC_HOST=...
 	@$(BIN)/python -m loadtest.load $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(HOST),--host $(HOST)) $(if $(GRPC_HOST),--grpc-host $(GRPC_HOST))
 
 bench-stream: model ## Kafka to Kafka: rate, latency, recovery, flatness (needs java and mvn)

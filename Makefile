@@ -21,9 +21,11 @@ TOOLS := build/tools
 ENGINE ?= $(if $(or $(filter debian,$(BASE)),$(shell command -v podman)),podman,docker)
 IMAGE ?= localhost/vigil:0.1.0
 BASE ?= docker.io/library/python:3.11-slim-bookworm
+BUILD ?= docker.io/library/python:3.11-bookworm
 image: export ENGINE := $(ENGINE)
 image: export IMAGE := $(IMAGE)
 image: export BASE := $(BASE)
+image: export BUILD := $(BUILD)
 ifeq ($(BASE),debian)
 image: export CONTAINERS_CONF := $(CURDIR)/deploy/debian/containers.conf
 endif

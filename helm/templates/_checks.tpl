@@ -20,6 +20,9 @@
 {{- if lt (float64 $v.pod.terminationGracePeriodS) $least -}}
 {{- fail (printf "pod.terminationGracePeriodS=%v: the pause pod.preStopS, the drain settings.drain_s and 10 s for the state take up to %v s" $v.pod.terminationGracePeriodS $least) -}}
 {{- end -}}
+{{- if and (gt (int64 $v.settings.records_max_bytes) 1610612736) (ne (toString $v.settings.records) "false") (not (include "vigil.claimed" .)) -}}
+{{- fail (printf "settings.records_max_bytes=%d: without a volume of its own a pod has 2Gi for what it writes to /state; at most 1610612736 of them for records" (int64 $v.settings.records_max_bytes)) -}}
+{{- end -}}
 {{- include "vigil.checkMemory" . -}}
 {{- include "vigil.checkScaling" . -}}
 {{- end }}

@@ -137,6 +137,10 @@ def test_an_unknown_or_impossible_value_is_refused_by_its_name(given: list[str],
     [
         (["autoscaling.enabled=true", "keda.enabled=true"], "autoscaling.enabled and keda.enabled"),
         (["serve.replicas=2"], "serve.replicas=2 with state.url=memory:"),
+        (
+            ["valkey.trial.enabled=true", 'settings={"records_max_bytes": 2147483648}'],
+            "settings.records_max_bytes=2147483648: without a volume",
+        ),
         (['settings={"workers": 2}'], "settings.workers=2 with state.url=memory:"),
         (["autoscaling.enabled=true"], "autoscaling.enabled with state.url=memory:"),
         (["canary.enabled=true"], "canary.enabled with state.url=memory:"),

@@ -70,12 +70,26 @@ class Cluster:
         found = self.get("pods", "--selector", f"app.kubernetes.io/component={component}")["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def python(self, pod: str, code: str) -> str:
+        """What a program prints in one of Vigil's pods."""
+        return self.kubectl("exec", pod, "--", "python", "-c", code)
+
+    def counted(self, pod: str, series: str, port: int = 3000) -> float:
+        """A counter of a pod, of all series whose names begin so."""
+        address = f"http://127.0.0.1:{port}/metrics"
+        said = self.python(pod, f"import urllib.request as web; print(web.urlopen('{address}').read().decode())")
+        return sum(float(line.rpartition(" ")[2]) for line in said.splitlines() if line.startswith(series))
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Starts a pod of Vigil's image, locked down, with a command."""
+        self.kubectl("apply", "--filename", "-", given=json.dumps(_pod(name, self.image, arguments)))
+
     @contextmanager
     def load(self, rate: float) -> Iterator[dict[str, Any]]:
         """Calls at a constant rate for as long as the block lasts; what became of them is in the dictionary then."""
         outcome: dict[str, Any] = {}
-        pod = _load_pod(self.image, f"{RELEASE}.{self.namespace}.svc", rate)
-        self.kubectl("apply", "--filename", "-", given=json.dumps(pod))
+        host = f"{RELEASE}.{self.namespace}.svc"
+        self.start("load", "python", "-c", LOAD.read_text(), host, str(rate))
         try:
             until("the load to start", lambda: "started" in self.kubectl("logs", "load"))
             yield outcome
@@ -86,7 +100,7 @@ class Cluster:
             self.kubectl("delete", "pod", "load", "--now", "--ignore-not-found")
 
 
-def _load_pod(image: str, host: str, rate: float) -> dict[str, Any]:
+def _pod(name: str, image: str, arguments: tuple[str, ...]) -> dict[str, Any]:
     locked = {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -95,10 +109,10 @@ def _load_pod(image: str, host: str, rate: float) -> dict[str, Any]:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     container = {
-        "name": "load",
+        "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["python", "-c", LOAD.read_text(), host, str(rate)],
+        "args": arguments,
         "securityContext": locked,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
@@ -109,7 +123,7 @@ def _load_pod(image: str, host: str, rate: float) -> dict[str, Any]:
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "load"}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
 def until(what: str, true: Any, limit_s: float = 120.0) -> None:

@@ -14,18 +14,17 @@ from tests.helm.chart import CHART, objects, rendered
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 RATE = 40.0
+EVENTS = 1000
 
 
 def test_pods_pass_their_probes_locked_down(installed: Cluster) -> None:
     for pod in installed.pods():
         assert pod["status"]["containerStatuses"][0]["ready"]
         name = pod["metadata"]["name"]
-        assert installed.kubectl("exec", name, "--", "python", "-c", "import os; print(os.getuid())").split() == [
-            "10001"
-        ]
+        assert installed.python(name, "import os; print(os.getuid())").split() == ["10001"]
         with pytest.raises(Refused, match="Read-only file system"):
-            installed.kubectl("exec", name, "--", "python", "-c", "open('/app/x', 'w')")
-        status = installed.kubectl("exec", name, "--", "python", "-c", "print(open('/proc/1/status').read())")
+            installed.python(name, "open('/app/x', 'w')")
+        status = installed.python(name, "print(open('/proc/1/status').read())")
         held = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
         assert held["CapEff"] == held["CapBnd"] == "0" * 16
         assert held["Seccomp"] == "2"
@@ -77,6 +76,36 @@ def test_load_brings_pods_and_quiet_takes_them_away(installed: Cluster) -> None:
     with installed.load(10 * RATE):
         until("more pods", lambda: len(installed.pods()) > 1 and _cpu(installed) > 60, limit_s=180)
     until("fewer pods", lambda: len(installed.pods()) == 1, limit_s=240)
+
+
+def test_a_canary_gets_calls_and_fails_none(installed: Cluster) -> None:
+    with installed.load(RATE) as outcome:
+        installed.apply("upgrade", VALUES, "--set", "canary.enabled=true", "--set", "canary.settings.max_batch=256")
+        names = {pod["metadata"]["labels"]["track"]: pod["metadata"]["name"] for pod in installed.pods()}
+        assert set(names) == {"stable", "canary"}
+        for name in names.values():
+            until("calls", lambda name=name: installed.counted(name, "vigil_decisions_total") > 0)
+    assert outcome["failed"] == 0, outcome
+
+
+def test_stream_workers_score_a_topic_once(installed: Cluster) -> None:
+    workers = "stream.enabled=true,stream.replicas=2,kafka.trial.enabled=true"
+    installed.apply("upgrade", VALUES, "--wait-for-jobs", "--set", workers)
+    installed.kubectl("rollout", "status", f"deployment/{RELEASE}-stream", "--timeout=120s")
+    topic = f"kafka://{RELEASE}-kafka:9092/vigil.events.payments"
+    # Slowly: a worker that is ready may still be on its way into the group.
+    installed.start("feed", "vigil", "simulate", "--to", topic, "--rate", "50", "--count", str(EVENTS))
+    installed.kubectl("wait", "pod/feed", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
+    installed.kubectl("delete", "pod", "feed", "--now")
+
+    def decided() -> list[float]:
+        series = 'vigil_stream_records_total{outcome="decision"}'
+        return [installed.counted(pod["metadata"]["name"], series, 9100) for pod in installed.pods("stream")]
+
+    until("all decisions", lambda: sum(decided()) >= EVENTS)
+    assert sum(decided()) == EVENTS
+    assert len(decided()) == 2
+    assert min(decided()) > 0
 
 
 @pytest.mark.parametrize("values", ["keda", "gateway", "knative", "knative-grpc", "hpa"])

@@ -30,7 +30,7 @@ def kept(cluster: Cluster) -> Iterator[Cluster]:
     cluster.kubectl("delete", "persistentvolumeclaims", "--all", "--timeout=60s")
 
 
-def test_a_killed_pod_comes_back_with_its_state_and_its_records(kept: Cluster) -> None:
+def test_a_stopped_pod_comes_back_with_its_decision_records(kept: Cluster) -> None:
     [pod] = kept.pods()
     name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
     kept.python(name, SCORE)

@@ -40,7 +40,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -57,8 +58,9 @@ from vigil.features.store import Features, Status
 from vigil.settings import Settings
 
 MOST_AT_ONCE = 512  # events of one commit: a server does nothing else meanwhile
-FEWEST_AT_ONCE = 16  # of those that others are in the way of
+FEW_AT_ONCE = 16  # a batch of so many is tried again at once; a larger one would meet others again
 WARY_FOR = 64  # so many batches look first for what others have changed, after one that met it
+TURN_LOOK_S = 0.002  # how often one that waits for its turn asks for it
 
 
 class SharedState:
@@ -118,7 +120,7 @@ class SharedStore:
         self.log_s = round(refresh_s * (REFRESH + 2) + 86_400)  # a day more: clocks may be ahead
         self.event_s = max(1, round(domain.feedback_days * 86_400))
         self._wary = WARY_FOR if link.cluster else 0
-        self._at_once = MOST_AT_ONCE
+        self._turns = 0
 
     @property
     def problem(self) -> str:
@@ -130,7 +132,7 @@ class SharedStore:
         self.link.changed = changed
 
     def apply(self, events: Sequence[Any]) -> tuple[Features, Status]:
-        """As :meth:`MemoryStore.apply`; more than `MOST_AT_ONCE` events (fewer where others are in the way) in parts.
+        """As :meth:`MemoryStore.apply`; more than `MOST_AT_ONCE` events in parts.
 
         Raises:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
@@ -143,7 +145,7 @@ class SharedStore:
         with self._guard:
             if self._loaded.full:
                 self._loaded = Loaded(self.domain, self.prefix)
-            parts = [packed[at : at + self._at_once] for at in range(0, len(packed), self._at_once)]
+            parts = [packed[at : at + MOST_AT_ONCE] for at in range(0, len(packed), MOST_AT_ONCE)]
             return _joined(self._in_parts(parts))
 
     def feedback(self, labels: Iterable[Feedback]) -> Status:
@@ -210,28 +212,48 @@ class SharedStore:
         return False
 
     def _apply(self, packed: Sequence[Packed]) -> tuple[Features, Status]:
-        """Applies events together, or where others are in the way, in smaller parts, which get through sooner."""
+        """Applies events together; where others keep being in the way, in turn with them."""
         until_s = time.monotonic() + self._timeout_s
         while True:
             begun_s, looked = time.monotonic(), self._wary > 0
             try:
-                planned = self._plan(packed)
-                if not any(map(self._commit, planned.stages)):
-                    self._at_once = min(MOST_AT_ONCE, self._at_once + 1)
+                with self._turn() if self._turns and len(packed) > FEW_AT_ONCE else nullcontext():
+                    planned = self._plan(packed)
+                    stale = any(map(self._commit, planned.stages))
+                self._turns = max(self._turns - 1, 0)
+                if not stale:
                     return planned.answer
                 self._loaded.drop(planned.touched)
                 self.conflicts += 1
                 self._wary = WARY_FOR
-                if looked and len(packed) > FEWEST_AT_ONCE:
-                    half = (len(packed) + 1) // 2
-                    self._at_once = half
-                    return _joined([self._apply(packed[:half]), self._apply(packed[half:])])
+                if looked and len(packed) > FEW_AT_ONCE:
+                    self._turns = WARY_FOR
             except Again:
                 self._loaded.drop(touched(packed))
             except BaseException:
                 self._loaded.drop(touched(packed))
                 raise
             self._step_aside(begun_s, until_s)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Waits until no other process that wants a turn has it: large batches of several would meet for ever.
+
+        That only saves tries. What is right does not rest on it, so it is waited for half the time there is, and
+        who has died with it holds it no longer than that.
+        """
+        half_s, key = self._timeout_s / 2, self.prefix + b"{0}turn"
+        until_s = time.monotonic() + half_s
+        take = [(0, ("SET", key, b"1", "NX", "PX", max(1, round(half_s * 1000))))]
+        while not (mine := self.link.call(take)[0]) and time.monotonic() < until_s:
+            time.sleep(random.random() * 2 * TURN_LOOK_S)
+        self._wary = max(self._wary, 1)  # the one before has changed things
+        try:
+            yield
+        finally:
+            if mine:
+                with suppress(Unavailable, Again):
+                    self.link.call([(0, ("SET", key, b"1", "PX", 1))])
 
     def _plan(self, packed: Sequence[Packed]) -> Plan:
         """What to write for events, with all that has to be read for it."""

@@ -58,6 +58,21 @@ return stale
 """
 
 
+# KEYS: logs. ARGV: their versions, 8 bytes each. Gives the place of each log that has another one, and what it is now.
+LOOK = """
+local none, stale = string.rep('\\0', 8), {}
+for i = 1, #KEYS do
+  local found = redis.call('GETRANGE', KEYS[i], -8, -1)
+  if found == '' then found = none end
+  if found ~= string.sub(ARGV[1], 8 * i - 7, 8 * i) then
+    stale[#stale + 1] = i
+    stale[#stale + 1] = redis.call('GET', KEYS[i])
+  end
+end
+return stale
+"""
+
+
 class Write(NamedTuple):
     """What a commit does with one key."""
 

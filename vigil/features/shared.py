@@ -115,7 +115,7 @@ class SharedStore:
         self._loaded = Loaded(domain, self.prefix)
         Loaded(domain, self.prefix).warm()
         self._guard = threading.Lock()
-        self._script = link.script(commit.SOURCE)
+        self._script, self._look = link.script(commit.SOURCE), link.script(commit.LOOK)
         refresh_s = self._loaded.refresh_ms / 1000
         self.log_s = round(refresh_s * (REFRESH + 2) + 86_400)  # a day more: clocks may be ahead
         self.event_s = max(1, round(domain.feedback_days * 86_400))
@@ -184,7 +184,7 @@ class SharedStore:
                     flying = None
                     if not self._passed(before, pending):
                         self._loaded.drop(planned.touched)
-                        done.append(self._apply(before.packed))
+                        done.append(self._apply(before.packed, again=True))
                         planned = self._plan(part)
                     else:
                         done.append(before.answer)
@@ -192,7 +192,8 @@ class SharedStore:
             if flying:
                 before, pending = flying
                 flying = None
-                done.append(before.answer if self._passed(before, pending) else self._apply(before.packed))
+                passed = self._passed(before, pending)
+                done.append(before.answer if passed else self._apply(before.packed, again=True))
         except BaseException:
             if flying:
                 self.link.abandon(flying[1])
@@ -211,16 +212,20 @@ class SharedStore:
         self._loaded.drop(planned.touched)
         return False
 
-    def _apply(self, packed: Sequence[Packed]) -> tuple[Features, Status]:
-        """Applies events together; where others keep being in the way, in turn with them."""
+    def _apply(self, packed: Sequence[Packed], again: bool = False) -> tuple[Features, Status]:
+        """Applies events together; where others keep being in the way, in turn with them.
+
+        Args:
+            again: whether they have been tried before: then they may be known.
+        """
         until_s = time.monotonic() + self._timeout_s
         while True:
             begun_s, looked = time.monotonic(), self._wary > 0
             try:
                 with self._turn() if self._turns and len(packed) > FEW_AT_ONCE else nullcontext():
-                    planned = self._plan(packed)
+                    planned = self._plan(packed, again)
                     stale = any(map(self._commit, planned.stages))
-                self._turns = max(self._turns - 1, 0)
+                self._turns, again = max(self._turns - 1, 0), True
                 if not stale:
                     return planned.answer
                 self._loaded.drop(planned.touched)
@@ -255,10 +260,10 @@ class SharedStore:
                 with suppress(Unavailable, Again):
                     self.link.call([(0, ("SET", key, b"1", "PX", 1))])
 
-    def _plan(self, packed: Sequence[Packed]) -> Plan:
-        """What to write for events, with all that has to be read for it."""
+    def _plan(self, packed: Sequence[Packed], again: bool = False) -> Plan:
+        """What to write for events, with all that has to be read for it: on one server that they are new is guessed."""
         pairs = touched(packed)
-        events = list(dict.fromkeys(values[0] for values, _ in packed)) if self._wary else []
+        events = list(dict.fromkeys(values[0] for values, _ in packed)) if again or self.link.cluster else []
         known = self._fetch(pairs, events, check=bool(self._wary))
         self._wary = max(self._wary - 1, self.link.cluster)
         features, status, stages = plan.computed(self._loaded, packed, known)
@@ -300,8 +305,8 @@ class SharedStore:
             return {}
         commands: list[Command] = [(group, ("MGET", *[keys[i][1] for i in part])) for group, part in reads.items()]
         for group, part in checks.items():
-            looks = [Write(*loaded.names[held[i]][1:], "k", loaded.versions[held[i]], b"", -1) for i in part]
-            commands.append((group, commit.command(self._script, looks, self.log_s, self.event_s)))
+            of_logs, versions = zip(*[(loaded.names[held[i]].key, loaded.versions[held[i]]) for i in part], strict=True)
+            commands.append((group, ("EVALSHA", self._look, len(part), *of_logs, b"".join(versions))))
         answers = self.link.call(commands)
         found: list[bytes | None] = [None] * len(keys)
         for part, values in zip(reads.values(), answers, strict=False):
@@ -309,12 +314,14 @@ class SharedStore:
                 found[i] = value
         if wanted:
             loaded.load(wanted, names, found[: len(names)])
-        changed = set()
+        changed: dict[int, bytes | None] = {}
         for part, stale in zip(checks.values(), answers[len(reads) :], strict=True):
-            changed |= {held[part[i - 1]] for i in stale}
+            changed |= {held[part[i - 1]]: log_ for i, log_ in zip(stale[::2], stale[1::2], strict=True)}
         if changed:
-            loaded.drop([pair for pair, row in rows.items() if row in changed])
-            self._fetch(pairs, [])
+            anew = [(pair, row) for pair, row in rows.items() if row in changed]
+            loaded.drop([pair for pair, _ in anew])
+            logs = [changed[row] for _, row in anew if row is not None]
+            loaded.load([pair for pair, _ in anew], [loaded.names[row] for _, row in anew if row is not None], logs)
         return {key: decode(value) for key, value in zip(events, found[len(names) :], strict=True) if value}
 
     def _groups(self, buckets: Sequence[int]) -> dict[int, Sequence[int]]:

@@ -22,11 +22,10 @@ def computed(
     loaded: Loaded, packed: Sequence[Packed], known: dict[int, Remembered]
 ) -> tuple[Features, Status, list[list[Write]]]:
     """Features, what became of the events, and the writes, stage by stage, after which that is so."""
-    rows = loaded.store.rows
-    batch = np.array(
-        [[*values[:2], 0, -1, *values[2:], *(rows[e][k] for e, k in enumerate(keys))] for values, keys in packed],
-        np.int64,
-    )
+    values = np.array([values for values, _ in packed], np.int64)
+    owners = [rows.of([keys[e] for _, keys in packed]) for e, rows in enumerate(loaded.store.rows)]
+    unlabelled = np.tile(np.array([0, -1]), (len(packed), 1))
+    batch = np.column_stack((values[:, :2], unlabelled, values[:, 2:], *owners))
     before = loaded.places(batch)
     relabelled = _relabelled(loaded, batch, before, known) if known else []
     features, status = loaded.run(batch, known)

@@ -294,7 +294,8 @@ class SharedStore:
             check: loads anew also those whose logs have changed since they were loaded.
         """
         loaded = self._loaded
-        rows = {pair: loaded.row(*pair) for pair in pairs}
+        of = loaded.store.rows
+        rows = {pair: of[pair[0]].get(pair[1]) for pair in pairs}
         wanted = [pair for pair, row in rows.items() if row is None]
         names = [loaded.name(*pair) for pair in wanted]
         keys = [name[1:] for name in names] + [loaded.event_name(key) for key in events]

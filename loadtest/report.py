@@ -110,6 +110,8 @@ def picture(story: Story) -> str:
         for share, colour in ((0.5, OURS), (0.99, QUIET)):
             times.plot(seconds, [cell.quantile_ms(share) for cell in cells], color=colour, label=f"p{share * 100:.0f}")
         times.set(ylabel="ms from when it was due", xlabel="s", yscale="log")
+        times.yaxis.set_major_formatter("{x:g}")
+        times.yaxis.set_minor_formatter("{x:g}")
         for ax in (rates, times):
             ax.legend(frameon=False)
             ax.spines[["top", "right"]].set_visible(False)

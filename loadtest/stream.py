@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from vigil.stream.simulator import stream
 DOMAIN = "payments"
 TOPICS = ("events", "feedback", "decisions", "alerts", "dead")
 Records = list[tuple[bytes, str]]
+
+_TS = re.compile(rb'"ts":(\d+)')
 
 console = Console()
 
@@ -298,22 +301,29 @@ def warm(run: Run, reader: Consumer, made: Records) -> None:
 
 
 class Feed(threading.Thread):
-    """Produces at a rate, ever new events; `sent_s` says when each was, by its id."""
+    """Produces at a rate, ever new events; `sent_s` says when each was, by its id.
+
+    What was made is produced as often as needed, as other events, each lap behind the one before in event time: the
+    last at the times it was made for, as no event may be ahead of the clock.
+    """
 
     def __init__(self, producer: Producer, made: Records, rate: int, seconds: int) -> None:
         super().__init__(daemon=True)
         self.sent_s: dict[bytes, float] = {}
         self.count = rate * seconds
         self._producer, self._made, self._rate = producer, made, rate
+        self._span_ms = int(_TS.search(made[-1][0])[1]) - int(_TS.search(made[0][0])[1])  # type: ignore[index]
 
     def run(self) -> None:
         """Sends, on schedule."""
-        began_s = time.perf_counter()
+        began_s, last = time.perf_counter(), (self.count - 1) // len(self._made)
         for i in range(self.count):
             lap, place = divmod(i, len(self._made))
             value, key = self._made[place]
-            if lap:  # the same again, as other events a lap later
-                value = value.replace(b'"event_id":"', b'"event_id":"%d-' % lap, 1)
+            if lap < last:
+                head, ts, tail = _TS.split(value, 1)
+                ts_ms = int(ts) - (last - lap) * self._span_ms
+                value = b'{"event_id":"%d-%b"ts":%d%b' % (lap, head[len(b'{"event_id":"') :], ts_ms, tail)
             if i % 20 == 0:
                 self._producer.poll(0)
                 if (early_s := began_s + i / self._rate - time.perf_counter()) > 0:

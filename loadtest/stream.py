@@ -274,19 +274,22 @@ def flatness(folder: Path, made: Records, rate: int, seconds: int) -> None:
         warm(run, reader, made[:1000])
         feeding = Feed(run.producer(), made[1000:], rate, seconds)
         feeding.start()
-        seen, quarters, latencies = 0, list[str](), list[float]()
+        seen, quarters, latencies, sizes = 0, list[str](), list[float](), list[float]()
         while seen < feeding.count:
             records = [record for record in reader.consume(10_000, 0.02) if record.error() is None]
             if records:
                 latencies.append(time.time() - records[0].timestamp()[1] / 1000)
+                sizes.append(run.usage()[1])
             seen += len(records)
             if seen >= feeding.count * (len(quarters) + 1) // 4:
-                p50 = np.median(latencies) * 1000
-                quarters.append(f"{run.usage()[1]:,.0f} MB, {p50:.0f} ms")
+                p50, p99 = np.quantile(latencies, [0.5, 0.99]) * 1000
+                quarters.append(f"{min(sizes):,.0f} to {max(sizes):,.0f} MB, {p50:.0f} and {p99:.0f} ms")
                 latencies.clear()
+                sizes.clear()
         feeding.join()
         reader.close()
-    console.print(f"{seconds} s at {rate:,}/s, memory and p50 written to read, by quarter: {'; '.join(quarters)}")
+    what = f"{seconds} s at {rate:,}/s, memory and p50 and p99 written to read, by quarter"
+    console.print(f"{what}: {'; '.join(quarters)}")
 
 
 def warm(run: Run, reader: Consumer, made: Records) -> None:

@@ -35,7 +35,7 @@ PROBE_S = 0.1
 CLUSTER = "+cluster"
 _MOVED = (MovedError, AskError, TryAgainError)
 T = TypeVar("T")
-Command = tuple[int, tuple[bytes | str | int, ...]]  # bucket, words
+Command = tuple[int, tuple[bytes | str | int, ...] | bytes]  # bucket, words or these as the protocol has them
 
 
 class Again(Exception):
@@ -192,7 +192,7 @@ class Link:
             for pool, indices in parts.items():
                 connection = pool.get_connection()
                 pending.opened.append((pool, connection, indices))
-                connection.send_packed_command(connection.pack_commands([commands[i][1] for i in indices]))
+                connection.send_packed_command(_packed(connection, [commands[i][1] for i in indices]))
         except BaseException:
             self.abandon(pending)
             raise
@@ -284,6 +284,16 @@ def _check(options: Mapping[str, Any]) -> None:
     except OSError as failure:
         named = ", ".join(f"{name}={value}" for name, value in files.items())
         raise ValueError(f"{named} cannot be used: {failure}") from None
+
+
+def _packed(connection: Any, commands: Sequence[Any]) -> Any:
+    if not any(isinstance(words, bytes) for words in commands):
+        return connection.pack_commands(commands)
+    return [
+        b"".join(
+            [words if isinstance(words, bytes) else b"".join(connection.pack_command(*words)) for words in commands]
+        )
+    ]
 
 
 def _read(connection: Any) -> Any:

@@ -25,7 +25,6 @@ RECORD, RELABEL = 0, 1
 _OFFSET, _CAPACITY, _START, _LENGTH, _NEWEST = range(5)
 _B_KEY, _B_TS = 0, 1
 _LABEL_BITS = 3
-_NEVER = -(1 << 62)
 _LEAST = 4  # records of room of the smallest segment
 
 _compiled = njit(cache=True, nogil=True)
@@ -64,13 +63,13 @@ def _segment(count, width):
 
 @_compiled
 def run(words, starts, counts, widths, most, rows, meta, arena, tail):
-    """Runs logs into the kernel's state.
+    """Runs logs into the kernel's state, in place of what is there or, where only a log's end is given, after it.
 
     Args:
         words: int64, all logs one after the other.
         starts, counts: int64 [n], first word and number of entries of each log.
         widths, most: int64 [n], words of a record, and records kept, of each.
-        rows: int64 [n], where in `meta` each belongs.
+        rows: int64 [n], where in `meta` each belongs; what is to be replaced has no segment there.
         meta, arena: the kernel's state, with room (see :func:`room`).
         tail: first free word of the arena.
 
@@ -79,11 +78,8 @@ def run(words, starts, counts, widths, most, rows, meta, arena, tail):
     """
     for n in range(rows.shape[0]):
         row, width = rows[n], widths[n]
-        segment = _segment(counts[n], width)
-        stride = segment // width
-        meta[row, _OFFSET], meta[row, _CAPACITY], meta[row, _START], meta[row, _LENGTH] = tail, stride, 0, 0
-        meta[row, _NEWEST] = _NEVER
-        tail += segment
+        tail += _make_room(row, counts[n], width, meta, arena, tail)
+        stride = meta[row, _CAPACITY]
         for i in range(counts[n]):
             base = starts[n] + i * (width + 1)
             ts, tag = words[base + TS], words[base + TAG]
@@ -110,11 +106,26 @@ def run(words, starts, counts, widths, most, rows, meta, arena, tail):
 
 
 @_compiled
-def room(counts, widths):
-    """Words of the arena that :func:`run` takes for logs of so many entries."""
+def _make_room(row, count, width, meta, arena, tail):
+    """Gives a row a segment with room for `count` records more: the one it has, or one at `tail`. Words taken."""
+    offset, capacity, start, length = meta[row, _OFFSET], meta[row, _CAPACITY], meta[row, _START], meta[row, _LENGTH]
+    if capacity and start + length + count <= capacity:
+        return 0
+    segment = _segment(length + count, width)
+    stride = segment // width
+    for j in range(width):
+        for i in range(length):
+            arena[tail + j * stride + i] = arena[offset + start + j * capacity + i]
+    meta[row, _OFFSET], meta[row, _CAPACITY], meta[row, _START] = tail, stride, 0
+    return segment
+
+
+@_compiled
+def room(rows, counts, widths, meta):
+    """Words of the arena that :func:`run` takes at most for so many entries."""
     total = 0
     for n in range(counts.shape[0]):
-        total += _segment(counts[n], widths[n])
+        total += _segment(meta[rows[n], _LENGTH] + counts[n], widths[n])
     return total
 
 

@@ -3,29 +3,67 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from vigil.features import kernel, log
-from vigil.features.commit import Write
+from vigil.domains.schema import Schema
+from vigil.features import kernel, log, wire
+from vigil.features.commit import ANEW, APPENDED, KEPT, PUT, RENEWED, Writes
+from vigil.features.link import BUCKETS
 from vigil.features.loaded import NONE, Loaded, Name, Remembered, head
-from vigil.features.store import Features, Status
+from vigil.features.store import FEW, Features, Status
 
 WORN = 16  # entries more than twice those needed that a log may hold
-_ABSENT = b"\0\0"
-Packed = tuple[list[int], list[str]]
+_ABSENT = 0
+
+
+class Batch(NamedTuple):
+    """Events as the kernel takes them, n, but for the rows of their entities.
+
+    Attributes:
+        values: int64 [n, 2 + numbers]: key, ts_ms, quanta of each number.
+        keys: of each entity, n.
+    """
+
+    values: npt.NDArray[np.int64]
+    keys: list[list[str | int]]
+
+    @classmethod
+    def of(cls, schema: Schema, events: Sequence[Any]) -> Self:
+        """Packs events.
+
+        Raises:
+            InvalidEvent: for a value that cannot be.
+        """
+        if len(events) < FEW:
+            packed = [schema.row(event) for event in events]
+            keys = [list(of_entity) for of_entity in zip(*[keys for _, keys in packed], strict=True)]
+            return cls(np.array([values for values, _ in packed], np.int64), keys)
+        keys = [list(map(attrgetter(name), events)) for name in schema.entities]
+        return cls(schema.columns(events), keys)
+
+    def part(self, start: int, end: int) -> Batch:
+        """Some of them."""
+        return Batch(self.values[start:end], [of_entity[start:end] for of_entity in self.keys])
 
 
 def computed(
-    loaded: Loaded, packed: Sequence[Packed], known: dict[int, Remembered]
-) -> tuple[Features, Status, list[list[Write]]]:
-    """Features, what became of the events, and the writes, stage by stage, after which that is so."""
-    values = np.array([values for values, _ in packed], np.int64)
-    owners = [rows.of([keys[e] for _, keys in packed]) for e, rows in enumerate(loaded.store.rows)]
-    unlabelled = np.tile(np.array([0, -1]), (len(packed), 1))
-    batch = np.column_stack((values[:, :2], unlabelled, values[:, 2:], *owners))
+    loaded: Loaded, values: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], known: dict[int, Remembered]
+) -> tuple[Features, Status, list[Writes]]:
+    """Features, what became of the events, and the writes, stage by stage, after which that is so.
+
+    Args:
+        values: of the events, as in :class:`Batch`.
+        rows: int64 [n, E], of their entities, which are loaded.
+        known: what is remembered of events, by key.
+    """
+    batch = np.empty((len(values), loaded.store.columns), np.int64)
+    batch[:, : kernel.B_IS_LABEL], batch[:, kernel.B_VALUES : loaded.first] = values[:, :2], values[:, 2:]
+    batch[:, kernel.B_IS_LABEL], batch[:, kernel.B_LABEL], batch[:, loaded.first :] = 0, -1, rows
     before = loaded.places(batch)
     relabelled = _relabelled(loaded, batch, before, known) if known else []
     features, status = loaded.run(batch, known)
@@ -38,12 +76,12 @@ def computed(
         events = np.concatenate([np.nonzero(added[:, e])[0], np.array(again, np.int64)])
         whats = np.full(len(events), log.RECORD)
         whats[len(events) - len(again) :] = log.RELABEL
-        owners = batch[events, loaded.first + e]
+        owners = rows[events, e]
         order = np.argsort(owners, kind="stable")
         owners, places = owners[order], after[events[order], e]
         entries = loaded.entries(e, owners, places, token, whats[order])
-        stages.append(list(_log_writes(loaded, e, np.unique(batch[:, loaded.first + e]), owners, entries, token)))
-    stages.append(_event_writes(loaded, packed, batch, features, status, after, known))
+        stages.append(_log_writes(loaded, e, np.unique(rows[:, e]), owners, entries, token))
+    stages.append(_event_writes(loaded, batch, features, status, after, known))
     return features, status, stages
 
 
@@ -71,56 +109,58 @@ def _log_writes(
     owners: npt.NDArray[np.int64],
     entries: npt.NDArray[np.int64],
     token: int,
-) -> Iterator[Write]:
+) -> Writes:
     """Writes to the logs of one entity: its rows `touched`, `entries` of the rows `owners`, sorted by these."""
-    starts, ends = np.searchsorted(owners, touched), np.searchsorted(owners, touched, "right")
-    blob, width = entries.tobytes(), 8 * entries.shape[1]
-    newest = loaded.store.meta[touched, kernel.M_NEWEST] // loaded.refresh_ms
+    logs = loaded.logs[touched]
+    at = np.column_stack((np.searchsorted(owners, touched), np.searchsorted(owners, touched, "right")))
+    counts = at[:, 1] - at[:, 0]
+    at *= 8 * entries.shape[1]
+    times = loaded.store.meta[touched, kernel.M_NEWEST] // loaded.refresh_ms
     live = loaded.live(entity, touched)
-    of_rows = (column.tolist() for column in (touched, starts * width, ends * width, live, newest))
-    for row, start, end, needed, time_of in zip(*of_rows, strict=True):
-        _, bucket, key = loaded.names[row]
-        how, payload = "k", blob[start:end]
-        if payload:
-            how = "a"
-            if loaded.refreshed[row] != time_of:
-                how, loaded.refreshed[row] = "x", time_of
-            if loaded.logged[row] + len(payload) // width > 2 * needed + WORN:
-                how, payload = "s", loaded.whole(entity, row, needed, token)
-        yield Write(bucket, key, how, loaded.versions[row], payload, row)
+    renewed = (counts > 0) & (logs[:, wire.REFRESHED] != times)
+    loaded.logs[touched[renewed], wire.REFRESHED] = times[renewed]
+    how = np.where(renewed, RENEWED, np.where(counts > 0, APPENDED, KEPT)).astype(np.uint8)
+    words = entries.reshape(-1)
+    for i in np.flatnonzero((counts > 0) & (logs[:, wire.ENTRIES] + counts > 2 * live + WORN)).tolist():
+        whole = loaded.whole(entity, int(touched[i]), int(live[i]), token)
+        how[i], at[i] = ANEW, (8 * len(words), 8 * (len(words) + len(whole)))
+        words = np.concatenate([words, whole])
+    key_at = logs[:, [wire.NAME, wire.NAME_END]]
+    versions = logs[:, wire.VERSION]
+    return Writes(how, versions, logs[:, wire.BUCKET], loaded.names, key_at, words.view(np.uint8), at, touched)
 
 
 def _event_writes(
     loaded: Loaded,
-    packed: Sequence[Packed],
     batch: npt.NDArray[np.int64],
     features: Features,
     status: Status,
     places: npt.NDArray[np.int64],
     known: dict[int, Remembered],
-) -> list[Write]:
-    writes: dict[int, Write] = {}
-    nothing = Remembered(-1)
-    for i, became in enumerate(status.tolist()):
-        (key, ts_ms, *_), keys = packed[i]
-        event = known.get(key, nothing)
-        if became == kernel.REPEAT or event.ts_ms is not None or key in writes:
-            continue
-        label = event.label
-        if became == kernel.RECOMPUTED and event is nothing:
-            rows = batch[i, loaded.first :].tolist()
-            held = [(row, place) for row, place in zip(rows, places[i].tolist(), strict=True) if place >= 0]
-            label = max(loaded.label(row, place) for row, place in held)
-        before = _ABSENT if event is nothing else event.head
-        payload = Remembered(label, ts_ms, features[i], tuple(keys)).encode()
-        bucket, name = loaded.event_name(key)
-        writes[key] = Write(bucket, name, "p", before, payload, -1)
-    return list(writes.values())
+) -> Writes:
+    """Puts events of a batch that are not remembered yet, each once."""
+    keys = batch[:, kernel.B_KEY]
+    heads, labels = np.full(len(batch), _ABSENT, np.uint16), np.full(len(batch), -1)
+    puts = status != kernel.REPEAT
+    if known:
+        for i, key in enumerate(keys.tolist()):
+            if event := known.get(key):
+                puts[i] &= event.ts_ms is None
+                labels[i], heads[i] = event.label, _head(event)
+    for i in np.flatnonzero(puts & (status == kernel.RECOMPUTED) & (heads == _ABSENT)).tolist():
+        rows = batch[i, loaded.first :].tolist()
+        held = [(row, place) for row, place in zip(rows, places[i].tolist(), strict=True) if place >= 0]
+        labels[i] = max(loaded.label(row, place) for row, place in held)
+    which = np.flatnonzero(puts)
+    which = which[np.sort(np.unique(keys[which], return_index=True)[1])]
+    buckets = keys[which] % BUCKETS
+    how, none = np.full(len(which), PUT, np.uint8), np.full(len(which), -1)
+    return Writes(how, heads[which], buckets, *loaded.remembered(which, batch, labels, features), none)
 
 
 def labelled(
     loaded: Loaded, given: Sequence[tuple[int, int]], remembered: dict[int, Remembered]
-) -> tuple[Status, list[list[Write]], list[tuple[int, str]]]:
+) -> tuple[Status, list[Writes], list[tuple[int, str]]]:
     """What becomes of labels, the writes stage by stage, and the entities whose logs get longer by them."""
     status = np.empty(len(given), np.uint8)
     labels = {key: event.label for key, event in remembered.items()}
@@ -131,20 +171,28 @@ def labelled(
             status[i] = kernel.LABEL_KNOWN
         labels[key] = label
     logs: dict[Name, list[bytes]] = {}
-    events, touched, token = list[Write](), list[tuple[int, str]](), secrets.randbits(62)
+    how, heads, places, payloads = "", list[int](), list[tuple[int, bytes]](), list[bytes]()
+    touched, token = list[tuple[int, str]](), secrets.randbits(62)
     for key, label in labels.items():
         event = remembered.get(key)
         if event and event.label == label:
             continue
-        bucket, name = loaded.event_name(key)
-        before = event.head if event else _ABSENT
         has_come = event is not None and event.ts_ms is not None
-        events.append(Write(bucket, name, "h" if has_come else "p", before, head(has_come, label), -1))
+        how += "h" if has_come else "p"
+        heads.append(_head(event) if event else _ABSENT)
+        places.append(loaded.event_name(key))
+        payloads.append(head(has_come, label))
         if event is None or event.ts_ms is None:
             continue
         touched += enumerate(event.keys)
         for e, entity_key in enumerate(event.keys):
             entry = log.relabelling(event.ts_ms, key, label, int(loaded.widths[e]), token)
             logs.setdefault(loaded.name(e, entity_key), []).append(entry)
-    of_logs = [Write(n.bucket, n.key, "l", NONE, b"".join(new), -1) for n, new in logs.items()]
-    return status, [of_logs, events], touched
+    of_events = Writes.of(how, np.array(heads, np.uint16), places, payloads)
+    versions, new = np.full(len(logs), NONE), [b"".join(entries) for entries in logs.values()]
+    of_logs = Writes.of("l" * len(logs), versions, [(name.bucket, name.key) for name in logs], new)
+    return status, [of_logs, of_events], touched
+
+
+def _head(event: Remembered) -> int:
+    return int.from_bytes(event.head, "little")

@@ -49,18 +49,20 @@ import numpy as np
 from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain
 from vigil.errors import Unavailable
-from vigil.features import commit, plan
-from vigil.features.commit import Write
+from vigil.features import commit, plan, wire
+from vigil.features.commit import Ints, Writes
 from vigil.features.link import Again, Command, Link, Pending
 from vigil.features.loaded import REFRESH, Loaded, Remembered, decode
-from vigil.features.plan import Packed
+from vigil.features.plan import Batch
 from vigil.features.store import Features, Status
 from vigil.settings import Settings
 
 MOST_AT_ONCE = 512  # events of one commit: a server does nothing else meanwhile
 FEW_AT_ONCE = 16  # a batch of so many is tried again at once; a larger one would meet others again
 WARY_FOR = 64  # so many batches look first for what others have changed, after one that met it
-TURN_LOOK_S = 0.002  # how often one that waits for its turn asks for it
+MOST_READ = 1024  # logs or events of one command that reads
+TURN_LOOK_S = 0.002  # how often one that waits for its turn asks for it at first
+TURN_S = 1.0  # how long a turn is taken for: several batches of the largest size
 
 
 class SharedState:
@@ -87,12 +89,11 @@ class SharedState:
 
 
 class Plan(NamedTuple):
-    """Events, the entities they touch, their features and what became of them, and the writes that make it so."""
+    """Events, their features and what became of them, and the writes that make it so, stage by stage."""
 
-    packed: Sequence[Packed]
-    touched: list[tuple[int, str]]
+    batch: Batch
     answer: tuple[Features, Status]
-    stages: list[list[Write]]
+    stages: list[list[Writes]]
 
 
 class SharedStore:
@@ -115,12 +116,12 @@ class SharedStore:
         self._loaded = Loaded(domain, self.prefix)
         Loaded(domain, self.prefix).warm()
         self._guard = threading.Lock()
-        self._script, self._look = link.script(commit.SOURCE), link.script(commit.LOOK)
+        self._script, self._look_script = link.script(commit.SOURCE), link.script(commit.LOOK)
         refresh_s = self._loaded.refresh_ms / 1000
         self.log_s = round(refresh_s * (REFRESH + 2) + 86_400)  # a day more: clocks may be ahead
         self.event_s = max(1, round(domain.feedback_days * 86_400))
         self._wary = WARY_FOR if link.cluster else 0
-        self._turns = 0
+        self._turns, self._has_turn = 0, False
 
     @property
     def problem(self) -> str:
@@ -139,14 +140,16 @@ class SharedStore:
             Unavailable: where the server is away or answers too late; whether events have counted is not
                 known then, and applying them again is safe.
         """
-        packed = [self.schema.row(event) for event in events]
-        if not packed:
+        if not events:
             return np.empty((0, len(self.domain.features)), np.float32), np.empty(0, np.uint8)
+        batch = Batch.of(self.schema, events)
         with self._guard:
             if self._loaded.full:
                 self._loaded = Loaded(self.domain, self.prefix)
-            parts = [packed[at : at + MOST_AT_ONCE] for at in range(0, len(packed), MOST_AT_ONCE)]
-            return _joined(self._in_parts(parts))
+            parts = [batch.part(at, at + MOST_AT_ONCE) for at in range(0, len(events), MOST_AT_ONCE)]
+            if self.link.cluster or len(parts) == 1:
+                return _joined([self._apply(part) for part in parts])
+            return _joined(self._in_parts(batch, parts))
 
     def feedback(self, labels: Iterable[Feedback]) -> Status:
         """As :meth:`MemoryStore.feedback`.
@@ -161,19 +164,28 @@ class SharedStore:
                 begun_s = time.monotonic()
                 try:
                     remembered = self._fetch([], list(dict.fromkeys(key for key, _ in given)))
-                    status, stages, pairs = plan.labelled(self._loaded, given, remembered)
+                    status, writes, pairs = plan.labelled(self._loaded, given, remembered)
                     self._loaded.drop(pairs)
-                    if not any(map(self._commit, self._staged(stages))):
+                    if not any(map(self._commit, self._staged(writes))):
                         return status
                 except Again:
                     pass
                 self.conflicts += 1
                 self._step_aside(begun_s, until_s)
 
-    def _in_parts(self, parts: Sequence[Sequence[Packed]]) -> list[tuple[Features, Status]]:
+    def _in_parts(self, batch: Batch, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
         """The next part is computed while the server writes the one before, as if that will pass."""
-        if self._wary or len(parts) < 2:
-            return [self._apply(part) for part in parts]
+        with self._turn() if self._turns else nullcontext():
+            self._turns = max(self._turns - 1, 0)
+            looked = self._wary > 0
+            with suppress(Again):  # all at once: in between the server is busy writing
+                self._look(batch)
+            met, answers = self.conflicts, self._one_behind_the_other(parts)
+            if looked and self.conflicts > met:
+                self._turns = WARY_FOR
+        return answers
+
+    def _one_behind_the_other(self, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
         done: list[tuple[Features, Status]] = []
         flying: tuple[Plan, Pending] | None = None
         try:
@@ -182,18 +194,18 @@ class SharedStore:
                 if flying:
                     before, pending = flying
                     flying = None
-                    if not self._passed(before, pending):
-                        self._loaded.drop(planned.touched)
-                        done.append(self._apply(before.packed, again=True))
-                        planned = self._plan(part)
-                    else:
+                    if self._passed(before, pending):
                         done.append(before.answer)
+                    else:
+                        self._drop(part)
+                        done.append(self._apply(before.batch, again=True))
+                        planned = self._plan(part)
                 flying = planned, self.link.begin(self._written(planned.stages[0]))
             if flying:
                 before, pending = flying
                 flying = None
                 passed = self._passed(before, pending)
-                done.append(before.answer if passed else self._apply(before.packed, again=True))
+                done.append(before.answer if passed else self._apply(before.batch, again=True))
         except BaseException:
             if flying:
                 self.link.abandon(flying[1])
@@ -203,16 +215,15 @@ class SharedStore:
 
     def _passed(self, planned: Plan, pending: Pending) -> bool:
         """Whether a commit on its way has been written; where not, what it touched is dropped."""
-        try:
+        with suppress(Again):
             if not any(self.link.finish(pending)):
                 return True
+            self.conflicts += 1
             self._wary = WARY_FOR
-        except Again:
-            pass
-        self._loaded.drop(planned.touched)
+        self._drop(planned.batch)
         return False
 
-    def _apply(self, packed: Sequence[Packed], again: bool = False) -> tuple[Features, Status]:
+    def _apply(self, batch: Batch, again: bool = False) -> tuple[Features, Status]:
         """Applies events together; where others keep being in the way, in turn with them.
 
         Args:
@@ -222,21 +233,22 @@ class SharedStore:
         while True:
             begun_s, looked = time.monotonic(), self._wary > 0
             try:
-                with self._turn() if self._turns and len(packed) > FEW_AT_ONCE else nullcontext():
-                    planned = self._plan(packed, again)
+                with self._turn() if self._turns and len(batch.values) > FEW_AT_ONCE else nullcontext():
+                    known = self._look(batch, again)
+                    planned = self._plan(batch, known)
                     stale = any(map(self._commit, planned.stages))
                 self._turns, again = max(self._turns - 1, 0), True
                 if not stale:
                     return planned.answer
-                self._loaded.drop(planned.touched)
+                self._drop(batch)
                 self.conflicts += 1
                 self._wary = WARY_FOR
-                if looked and len(packed) > FEW_AT_ONCE:
+                if looked and len(batch.values) > FEW_AT_ONCE:
                     self._turns = WARY_FOR
             except Again:
-                self._loaded.drop(touched(packed))
+                self._drop(batch)
             except BaseException:
-                self._loaded.drop(touched(packed))
+                self._drop(batch)
                 raise
             self._step_aside(begun_s, until_s)
 
@@ -245,33 +257,54 @@ class SharedStore:
         """Waits until no other process that wants a turn has it: large batches of several would meet for ever.
 
         That only saves tries. What is right does not rest on it, so it is waited for half the time there is, and
-        who has died with it holds it no longer than that.
+        who has died with it holds it no longer than `TURN_S`. Who has it already goes on.
         """
-        half_s, key = self._timeout_s / 2, self.prefix + b"{0}turn"
-        until_s = time.monotonic() + half_s
-        take = [(0, ("SET", key, b"1", "NX", "PX", max(1, round(half_s * 1000))))]
-        while not (mine := self.link.call(take)[0]) and time.monotonic() < until_s:
-            time.sleep(random.random() * 2 * TURN_LOOK_S)
+        if self._has_turn:
+            yield
+            return
+        key, begun_s = self.prefix + b"{0}turn", time.monotonic()
+        take = [(0, ("SET", key, b"1", "NX", "PX", round(TURN_S * 1000)))]
+        while not (mine := self.link.call(take)[0]) and (waited_s := time.monotonic() - begun_s) < self._timeout_s / 2:
+            time.sleep(random.random() * max(2 * TURN_LOOK_S, waited_s / 4))
         self._wary = max(self._wary, 1)  # the one before has changed things
+        self._has_turn = bool(mine)
         try:
             yield
         finally:
+            self._has_turn = False
             if mine:
                 with suppress(Unavailable, Again):
                     self.link.call([(0, ("SET", key, b"1", "PX", 1))])
 
-    def _plan(self, packed: Sequence[Packed], again: bool = False) -> Plan:
-        """What to write for events, with all that has to be read for it: on one server that they are new is guessed."""
-        pairs = touched(packed)
-        events = list(dict.fromkeys(values[0] for values, _ in packed)) if again or self.link.cluster else []
-        known = self._fetch(pairs, events, check=bool(self._wary))
-        self._wary = max(self._wary - 1, self.link.cluster)
-        features, status, stages = plan.computed(self._loaded, packed, known)
-        return Plan(packed, pairs, (features, status), self._staged(stages))
+    def _look(self, batch: Batch, again: bool = False) -> dict[int, Remembered]:
+        """Reads all that events need: entities not loaded and, where that is wise, what others have changed.
 
-    def _staged(self, stages: list[list[Write]]) -> list[list[Write]]:
+        Returns:
+            what is remembered of the events: on one server it is guessed that they are new.
+        """
+        rows = self._loaded.rows(batch.keys)
+        wanted = _missing(batch, rows)
+        events = list(dict.fromkeys(batch.values[:, 0].tolist())) if again or self.link.cluster else []
+        held = np.unique(rows[rows >= 0]) if self._wary else rows[:0, 0]
+        self._wary = max(self._wary - 1, self.link.cluster)
+        return self._fetch(wanted, events, held)
+
+    def _plan(self, batch: Batch, known: dict[int, Remembered] | None = None) -> Plan:
+        """What to write for events, of which `known` is remembered."""
+        rows = self._loaded.rows(batch.keys)
+        if rows.min() < 0:  # dropped since it was looked for
+            self._fetch(_missing(batch, rows), [])
+            rows = self._loaded.rows(batch.keys)
+        features, status, writes = plan.computed(self._loaded, batch.values, rows, known or {})
+        return Plan(batch, (features, status), self._staged(writes))
+
+    def _drop(self, batch: Batch) -> None:
+        """Has loaded anew what events touch."""
+        self._loaded.drop((e, str(key)) for e, keys in enumerate(batch.keys) for key in keys)
+
+    def _staged(self, stages: list[Writes]) -> list[list[Writes]]:
         """One server takes all stages as one."""
-        return stages if self.link.cluster else [[write for stage in stages for write in stage]]
+        return [[writes] for writes in stages] if self.link.cluster else [stages]
 
     def _step_aside(self, begun_s: float, until_s: float) -> None:
         """Lets others go first: for some part, by chance, of the time a try has taken."""
@@ -284,69 +317,64 @@ class SharedStore:
         time.sleep(random.random() * (now_s - begun_s))
 
     def _fetch(
-        self, pairs: Sequence[tuple[int, str]], events: Sequence[int], check: bool = False
+        self, wanted: Sequence[tuple[int, str]], events: Sequence[int], held: Ints | None = None
     ) -> dict[int, Remembered]:
-        """Loads the entities that are not loaded; what is remembered of `events`. One round trip, or none.
+        """Loads entities; what is remembered of `events`. One round trip, or none.
 
         Args:
-            pairs: entities (entity, key).
+            wanted: entities (entity, key) that are not loaded.
             events: keys of events.
-            check: loads anew also those whose logs have changed since they were loaded.
+            held: int64 [n], rows that are loaded, to be loaded anew where their logs have changed.
         """
         loaded = self._loaded
-        of = loaded.store.rows
-        rows = {pair: of[pair[0]].get(pair[1]) for pair in pairs}
-        wanted = [pair for pair, row in rows.items() if row is None]
         names = [loaded.name(*pair) for pair in wanted]
         keys = [name[1:] for name in names] + [loaded.event_name(key) for key in events]
-        held = [row for row in rows.values() if row is not None] if check else []
-        reads = self._groups([bucket for bucket, _ in keys])
-        checks = self._groups([loaded.names[row].bucket for row in held])
-        if not reads and not checks:
+        reads = self._groups(np.array([bucket for bucket, _ in keys], np.int64), MOST_READ)
+        commands: list[Command] = [(g, ("MGET", *[keys[i][1] for i in part.tolist()])) for g, part in reads]
+        rows = np.empty(0, np.int64) if held is None else held
+        checks = self._groups(loaded.logs[rows, wire.BUCKET], MOST_READ)
+        for group, part in checks:
+            table = loaded.logs[rows[part]]
+            key_at, versions = table[:, [wire.NAME, wire.NAME_END]], table[:, wire.VERSION]
+            sizes = table[:, wire.ENTRIES] * loaded.entry_bytes[table[:, wire.ENTITY]]
+            commands.append((group, commit.look(self._look_script, loaded.names, key_at, versions, sizes)))
+        if not commands:
             return {}
-        commands: list[Command] = [(group, ("MGET", *[keys[i][1] for i in part])) for group, part in reads.items()]
-        for group, part in checks.items():
-            of_logs, versions = zip(*[(loaded.names[held[i]].key, loaded.versions[held[i]]) for i in part], strict=True)
-            commands.append((group, ("EVALSHA", self._look, len(part), *of_logs, b"".join(versions))))
         answers = self.link.call(commands)
         found: list[bytes | None] = [None] * len(keys)
-        for part, values in zip(reads.values(), answers, strict=False):
-            for i, value in zip(part, values, strict=True):
+        for part, values in zip((part for _, part in reads), answers, strict=False):
+            for i, value in zip(part.tolist(), values, strict=True):
                 found[i] = value
         if wanted:
             loaded.load(wanted, names, found[: len(names)])
-        changed: dict[int, bytes | None] = {}
-        for part, stale in zip(checks.values(), answers[len(reads) :], strict=True):
-            changed |= {held[part[i - 1]]: log_ for i, log_ in zip(stale[::2], stale[1::2], strict=True)}
-        if changed:
-            anew = [(pair, row) for pair, row in rows.items() if row in changed]
-            loaded.drop([pair for pair, _ in anew])
-            logs = [changed[row] for _, row in anew if row is not None]
-            loaded.load([pair for pair, _ in anew], [loaded.names[row] for _, row in anew if row is not None], logs)
+        for (_, part), stale in zip(checks, answers[len(reads) :], strict=True):
+            if stale:
+                which = np.array(stale[::2])
+                loaded.reload(rows[part][np.abs(which) - 1], stale[1::2], which > 0)
         return {key: decode(value) for key, value in zip(events, found[len(names) :], strict=True) if value}
 
-    def _groups(self, buckets: Sequence[int]) -> dict[int, Sequence[int]]:
-        """Places of buckets by the groups that may share a command."""
-        if not self.link.cluster:
-            return {0: range(len(buckets))} if buckets else {}
-        groups: dict[int, list[int]] = {}
-        for i, bucket in enumerate(buckets):
-            groups.setdefault(bucket, []).append(i)
-        return dict(groups)
+    def _groups(self, buckets: Ints, most: int = 0) -> list[tuple[int, Ints]]:
+        """The groups of buckets that may share a command, and their places; `most` in one (0: any number)."""
+        groups = [(0, np.arange(len(buckets)))] if len(buckets) else []
+        if self.link.cluster:
+            groups = [(int(bucket), np.flatnonzero(buckets == bucket)) for bucket in np.unique(buckets)]
+        if not most:
+            return groups
+        return [(group, part[at : at + most]) for group, part in groups for at in range(0, len(part), most)]
 
-    def _commit(self, writes: Sequence[Write]) -> bool:
+    def _commit(self, parts: Sequence[Writes]) -> bool:
         """Writes all of each group of keys, or nothing of it where a key is not as it was. Whether one was not."""
-        return bool(writes) and any(self.link.call(self._written(writes)))
+        commands = self._written(parts)
+        return bool(commands) and any(self.link.call(commands))
 
-    def _written(self, writes: Sequence[Write]) -> list[Command]:
+    def _written(self, parts: Sequence[Writes]) -> list[Command]:
         """The commands of a commit; what is loaded then counts as written."""
         commands: list[Command] = []
-        for group, part in self._groups([write.bucket for write in writes]).items():
-            of_group = [writes[i] for i in part]
+        for group, places in self._groups(np.concatenate([part.buckets for part in parts])):
+            of_group = [part.take(places) for part in parts] if self.link.cluster else parts
             commands.append((group, commit.command(self._script, of_group, self.log_s, self.event_s)))
-        for write in writes:
-            if write.row >= 0 and write.payload:
-                self._loaded.written(write.row, write.payload, write.how == "s")
+        for part in parts:
+            self._loaded.written(part)
         return commands
 
 
@@ -356,6 +384,8 @@ def _joined(parts: Sequence[tuple[Features, Status]]) -> tuple[Features, Status]
     return np.concatenate([features for features, _ in parts]), np.concatenate([status for _, status in parts])
 
 
-def touched(packed: Sequence[Packed]) -> list[tuple[int, str]]:
-    """Entities (entity, key) of events."""
-    return [pair for _, keys in packed for pair in enumerate(keys)]
+def _missing(batch: Batch, rows: Ints) -> list[tuple[int, str]]:
+    """Entities (entity, key) of events that have no row."""
+    places, entities = np.nonzero(rows < 0)
+    listed = zip(entities.tolist(), places.tolist(), strict=True)
+    return list(dict.fromkeys((e, str(batch.keys[e][i])) for e, i in listed))

@@ -234,8 +234,7 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
     Raises:
         StateError: where the file is damaged, of another layout, domain or feature spec.
     """
-    with open(path, "rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b"")
+    data = _mapped(path)
     if data[:7] == _MAGIC[:7] and data[:8] != _MAGIC:
         came, wanted = bytes(data[7:8]).decode("latin-1"), _MAGIC[7:].decode()
         raise StateError(f"{path} has layout {came}, wanted {wanted}: make it anew with vigil train")
@@ -257,7 +256,7 @@ def read_snapshot(store: MemoryStore, path: Path) -> int:
 
 
 def _entries(path: Path, columns: int) -> Iterator[tuple[npt.NDArray[np.int64], _Head, int]]:
-    data = memoryview(path.read_bytes())
+    data = _mapped(path)
     at = 0
     while at + _ENTRY.size <= len(data):
         rows, keys, checksum = _ENTRY.unpack_from(data, at)
@@ -268,6 +267,12 @@ def _entries(path: Path, columns: int) -> Iterator[tuple[npt.NDArray[np.int64], 
         found = _head.decode(body[:keys]) if keys else []
         head = found if isinstance(found, _Head) else _Head(found, {})
         yield np.frombuffer(body[keys:], np.int64).reshape(rows, columns), head, at
+
+
+def _mapped(path: Path) -> memoryview:
+    """What a file holds, without taking memory for it."""
+    with open(path, "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b"")
 
 
 def _drop_journals(folder: Path, before: int) -> None:

@@ -132,7 +132,7 @@ def gathered(shared: SharedStore, progress: Progress) -> MemoryStore:
                 events[int.from_bytes(match[2], "big", signed=True)] = decode(value)
             else:
                 logs[int(match[1]), match[2].decode()] = value
-        new = [pair for pair in logs if loaded.row(*pair) is None]
+        new = [pair for pair in logs if pair[1] not in loaded.store.rows[pair[0]]]
         if new:
             loaded.load(new, [loaded.name(*pair) for pair in new], [logs[pair] for pair in new])
         done += len(keys)
@@ -198,7 +198,7 @@ def spread(store: MemoryStore, shared: SharedStore, progress: Progress) -> None:
         for (key, row), count in zip(rows.items(), live, strict=True):
             names[row] = key
             _, bucket, name = loaded.name(e, key)
-            send(bucket, name, loaded.whole(e, row, count, token), shared.log_s)
+            send(bucket, name, loaded.whole(e, row, count, token).tobytes(), shared.log_s)
     for event_key, event in _remembered(store, names):
         send(*loaded.event_name(event_key), event.encode(), shared.event_s)
     if commands:

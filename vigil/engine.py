@@ -42,10 +42,14 @@ _TS = attrgetter("ts")
 
 
 class Taken(NamedTuple):
-    """Events of a batch, the model that is to answer, and their features float32 [n, F] where they have counted."""
+    """Events of a batch, the model that is to answer, and their features float32 [n, F] where they have counted.
+
+    `packed` is what the store makes of the events before they count.
+    """
 
     events: list[Any]
     session: Session | None
+    packed: Any
     features: npt.NDArray[np.float32] | None
 
 
@@ -77,7 +81,9 @@ class Store(Protocol):
 
     def watch(self, changed: Callable[[], object]) -> None: ...
 
-    def apply(self, events: Sequence[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
+    def pack(self, events: Sequence[Any]) -> Any: ...
+
+    def run(self, packed: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
 
     def feedback(self, labels: Sequence[Feedback]) -> npt.NDArray[np.uint8]: ...
 
@@ -362,28 +368,27 @@ class Engine:
         events = [event for part, _ in batch for event in part]
         try:
             self._check_future(events, now_ms)
+            packed = self.store.pack(events)
             if self.store.remote:  # its features come where waiting is allowed
-                for event in events:
-                    self.schema.row(event)
-                return Taken(events, self.session, None)
-            return Taken(events, self.session, self._apply(events))
+                return Taken(events, self.session, packed, None)
+            return Taken(events, self.session, packed, self._apply(packed))
         except InvalidEvent as failure:
             raise self._located(events) or failure from None
 
-    def _apply(self, events: list[Any]) -> npt.NDArray[np.float32]:
+    def _apply(self, packed: Any) -> npt.NDArray[np.float32]:
         started_s = perf_counter()
-        features, statuses = self.store.apply(events)
+        features, statuses = self.store.run(packed)
         self._feature_seconds.observe(perf_counter() - started_s)
         self._count(statuses)
         return features
 
     def _score(self, taken: Taken) -> Scored:
-        events, session, features = taken
+        session, features = taken.session, taken.features
         if features is None:
             try:
-                features = self._apply(events)
+                features = self._apply(taken.packed)
             except Unavailable:
-                self._without_state.inc(len(events))
+                self._without_state.inc(len(taken.events))
                 return Scored(None, None)
         if session is None:
             return Scored(features, None)
@@ -403,7 +408,7 @@ class Engine:
         return self._split(batch, decisions, scored.features)
 
     def _decide(self, taken: Taken, scored: Scored) -> list[Decision]:
-        events, session, _ = taken
+        events, session = taken.events, taken.session
         features, risks = scored
         if session is None or features is None or risks is None:
             tier, decisions = RULES, self._rules.decide(events)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from vigil.domains.schema import Schema
+from vigil.domains.schema import MAX_KEY, Schema
 from vigil.features import kernel, log, wire
 from vigil.features.commit import ANEW, APPENDED, KEPT, PUT, RENEWED, Writes
 from vigil.features.link import BUCKETS
@@ -41,9 +42,13 @@ class Batch(NamedTuple):
         """
         if len(events) < FEW:
             packed = [schema.row(event) for event in events]
-            keys = [list(of_entity) for of_entity in zip(*[keys for _, keys in packed], strict=True)]
-            return cls(np.array([values for values, _ in packed], np.int64), keys)
+            listed: list[list[str | int]] = [[keys[e] for _, keys in packed] for e in range(len(schema.entities))]
+            return cls(np.array([values for values, _ in packed], np.int64), listed)
         keys = [list(map(attrgetter(name), events)) for name in schema.entities]
+        lengths = set(map(len, map(str, chain.from_iterable(keys))))
+        if not 0 < min(lengths) <= max(lengths) <= MAX_KEY:
+            for event in events:
+                schema.row(event)
         return cls(schema.columns(events), keys)
 
     def part(self, start: int, end: int) -> Batch:

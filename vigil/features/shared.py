@@ -133,20 +133,36 @@ class SharedStore:
         self.link.changed = changed
 
     def apply(self, events: Sequence[Any]) -> tuple[Features, Status]:
-        """As :meth:`MemoryStore.apply`; more than `MOST_AT_ONCE` events in parts.
+        """As :meth:`MemoryStore.apply`.
 
         Raises:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
+            Unavailable: as :meth:`run`.
+        """
+        return self.run(self.pack(events))
+
+    def pack(self, events: Sequence[Any]) -> Batch:
+        """Events as :meth:`run` takes them; nothing counts before that.
+
+        Raises:
+            InvalidEvent: for a value that cannot be.
+        """
+        return Batch.of(self.schema, events)
+
+    def run(self, batch: Batch) -> tuple[Features, Status]:
+        """Features of packed events, which then count for those after them; more than `MOST_AT_ONCE` in parts.
+
+        Raises:
             Unavailable: where the server is away or answers too late; whether events have counted is not
                 known then, and applying them again is safe.
         """
-        if not events:
+        count = len(batch.values)
+        if not count:
             return np.empty((0, len(self.domain.features)), np.float32), np.empty(0, np.uint8)
-        batch = Batch.of(self.schema, events)
         with self._guard:
             if self._loaded.full:
                 self._loaded = Loaded(self.domain, self.prefix)
-            parts = [batch.part(at, at + MOST_AT_ONCE) for at in range(0, len(events), MOST_AT_ONCE)]
+            parts = [batch.part(at, at + MOST_AT_ONCE) for at in range(0, count, MOST_AT_ONCE)]
             if self.link.cluster or len(parts) == 1:
                 return _joined([self._apply(part) for part in parts])
             return _joined(self._in_parts(batch, parts))

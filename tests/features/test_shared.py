@@ -14,12 +14,13 @@ import pytest
 from loadtest.valkey import Valkey, ValkeyCluster
 from tests.features.every_feature import DOMAIN
 from tests.features.shared_stores import emptied, records, store_at
-from vigil.domains.schema import Feedback
+from vigil.domains.schema import Feedback, key_of
 from vigil.domains.spec import DAY_MS
-from vigil.errors import ConfigError, Unavailable
-from vigil.features import kernel
+from vigil.errors import ConfigError, InvalidEvent, Unavailable
+from vigil.features import commit, kernel, wire
 from vigil.features.link import Link
-from vigil.features.shared import SharedStore
+from vigil.features.loaded import decode
+from vigil.features.shared import MOST_AT_ONCE, SharedStore
 from vigil.features.store import MemoryStore
 
 HOUR = 3_600_000
@@ -139,6 +140,88 @@ def test_a_batch_is_one_round_trip_where_its_entities_were_used_before(valkey: V
     before = store.link.round_trips
     store.apply([event(1000 + i, START + 10 * HOUR + i) for i in range(50)])
     assert store.link.round_trips == before + 1
+    store.link.close()
+
+
+def test_of_a_log_that_others_have_changed_what_has_come_behind_is_fetched_and_nothing_lost(valkey: Valkey) -> None:
+    """The log of one has entries behind what the other has loaded; that of the other entity is another one."""
+    first, second = (store_at(emptied(valkey)), store_at(valkey.url))
+    memory = MemoryStore(DOMAIN)
+    events = many(60, 6)
+    wanted, _ = memory.apply(events)
+    for at in range(0, 60, 20):  # as each finds the logs changed by the other, both look first from then on
+        for store, start in ((first, at), (second, at + 10)):
+            answered, _ = store.apply(events[start : start + 10])
+            assert answered.tobytes() == wanted[start : start + 10].tobytes()
+    key = first._loaded.name(0, "x").key
+    with valkey.client() as client:
+        entries = int(client.strlen(key)) // int(first._loaded.entry_bytes[0])
+        row, loaded = first._loaded.store.rows[0]["x"], first._loaded
+        behind = entries - int(loaded.logs[row, wire.ENTRIES])
+        asked = loaded.logs[[row]]
+        sizes = asked[:, wire.ENTRIES] * loaded.entry_bytes[0]
+        look = commit.look(
+            first._look_script, loaded.names, asked[:, [wire.NAME, wire.NAME_END]], asked[:, wire.VERSION], sizes
+        )
+        place, tail = first.link.call([(0, look)])[0]
+        assert behind > 0
+        assert (place, len(tail)) == (1, behind * int(loaded.entry_bytes[0]))
+        client.set(key, client.getrange(key, 0, 7) * int(loaded.entry_bytes[0] // 8))
+        assert first.link.call([(0, look)])[0] == [-1, client.get(key)]
+    for store in (first, second):
+        store.link.close()
+
+
+def test_large_batches_of_several_processes_take_turns_and_do_not_meet(valkey: Valkey) -> None:
+    url, together, failures = emptied(valkey), threading.Barrier(2), list[Exception]()
+    stores = [store_at(url), store_at(url)]
+
+    def write(store: SharedStore, seed: int) -> None:
+        schema, rng = store.schema, random.Random(seed)
+        try:
+            for lap in range(4):
+                made = [
+                    {"event_id": f"{seed}-{lap}-{i}", "ts": START + i, "a": rng.choice(A), "b": "q", "amount": 1.0}
+                    for i in range(2 * MOST_AT_ONCE)
+                ]
+                together.wait(60)
+                store.apply([schema.make(values) for values in made])
+        except Exception as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=write, args=(store, seed)) for seed, store in enumerate(stores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert sum(store.conflicts for store in stores) == 0
+    for store in stores:
+        store.link.close()
+
+
+def test_what_is_remembered_is_read_back_as_it_was_written_one_by_one_and_many_at_once(valkey: Valkey) -> None:
+    store = store_at(emptied(valkey))
+    features, _ = store.apply([event(i, START + i, a="ü" * 64, b=str(i)) for i in range(40)])
+    _, name = store._loaded.event_name(key_of("e7"))
+    with valkey.client() as client:
+        value = client.get(name)
+    found = decode(value)
+    assert (found.label, found.ts_ms, found.keys) == (-1, START + 7, ("ü" * 64, "7"))
+    assert found.features.tobytes() == features[7].tobytes()
+    assert found.encode() == value
+    store.link.close()
+
+
+def test_a_key_that_cannot_be_is_refused_in_batches_of_any_size_and_nothing_counts(valkey: Valkey) -> None:
+    store = store_at(emptied(valkey))
+    for count in (1, 50):
+        events = [event(i, START + i) for i in range(count)]
+        events[-1].b = "q" * 129
+        with pytest.raises(InvalidEvent, match=r"^b: "):
+            store.apply(events)
+    with valkey.client() as client:
+        assert not client.dbsize()
     store.link.close()
 
 

@@ -38,6 +38,7 @@ then the server drops them.
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,6 +64,7 @@ WARY_FOR = 64  # so many batches look first for what others have changed, after 
 MOST_READ = 1024  # logs or events of one command that reads
 TURN_LOOK_S = 0.002  # how often one that waits for its turn asks for it at first
 TURN_S = 1.0  # how long a turn is taken for: several batches of the largest size
+LAST_S = 86_400  # how long it is known who had the last one
 
 
 class SharedState:
@@ -121,7 +123,7 @@ class SharedStore:
         self.log_s = round(refresh_s * (REFRESH + 2) + 86_400)  # a day more: clocks may be ahead
         self.event_s = max(1, round(domain.feedback_days * 86_400))
         self._wary = WARY_FOR if link.cluster else 0
-        self._turns, self._has_turn = 0, False
+        self._me, self._turns, self._has_turn = secrets.token_bytes(8), 0, False
 
     @property
     def problem(self) -> str:
@@ -190,38 +192,36 @@ class SharedStore:
                 self._step_aside(begun_s, until_s)
 
     def _in_parts(self, batch: Batch, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
-        """The next part is computed while the server writes the one before, as if that will pass."""
-        with self._turn() if self._turns else nullcontext():
-            self._turns = max(self._turns - 1, 0)
-            looked = self._wary > 0
-            with suppress(Again):  # all at once: in between the server is busy writing
-                self._look(batch)
-            met, answers = self.conflicts, self._one_behind_the_other(parts)
-            if looked and self.conflicts > met:
-                self._turns = WARY_FOR
-        return answers
+        """Applies a large batch, in turn with other processes that have such ones."""
+        done: list[tuple[Features, Status]] = []
+        met = False
+        while len(done) < len(parts):
+            with self._turn():
+                if met:
+                    done.append(self._apply(parts[len(done)], again=True))
+                with suppress(Again):  # all at once: in between the server is busy writing
+                    self._look(batch.part(len(done) * MOST_AT_ONCE, len(batch.values)))
+                done += self._one_behind_the_other(parts[len(done) :])
+            met = len(done) < len(parts)
+        return done
 
     def _one_behind_the_other(self, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
+        """The next part is computed while the server writes the one before, as if that will pass. Ends where not."""
         done: list[tuple[Features, Status]] = []
         flying: tuple[Plan, Pending] | None = None
         try:
-            for part in parts:
-                planned = self._plan(part)
+            for part in (*parts, None):
+                planned = self._plan(part) if part else None
                 if flying:
                     before, pending = flying
                     flying = None
-                    if self._passed(before, pending):
-                        done.append(before.answer)
-                    else:
-                        self._drop(part)
-                        done.append(self._apply(before.batch, again=True))
-                        planned = self._plan(part)
-                flying = planned, self.link.begin(self._written(planned.stages[0]))
-            if flying:
-                before, pending = flying
-                flying = None
-                passed = self._passed(before, pending)
-                done.append(before.answer if passed else self._apply(before.batch, again=True))
+                    if not self._passed(before, pending):
+                        if part:
+                            self._drop(part)
+                        break
+                    done.append(before.answer)
+                if planned:
+                    flying = planned, self.link.begin(self._written(planned.stages[0]))
         except BaseException:
             if flying:
                 self.link.abandon(flying[1])
@@ -270,7 +270,7 @@ class SharedStore:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Waits until no other process that wants a turn has it: large batches of several would meet for ever.
+        """Waits until no other process has its turn: large batches of several would meet for ever.
 
         That only saves tries. What is right does not rest on it, so it is waited for half the time there is, and
         who has died with it holds it no longer than `TURN_S`. Who has it already goes on.
@@ -278,11 +278,14 @@ class SharedStore:
         if self._has_turn:
             yield
             return
-        key, begun_s = self.prefix + b"{0}turn", time.monotonic()
-        take = [(0, ("SET", key, b"1", "NX", "PX", round(TURN_S * 1000)))]
-        while not (mine := self.link.call(take)[0]) and (waited_s := time.monotonic() - begun_s) < self._timeout_s / 2:
+        key, last, begun_s = self.prefix + b"{0}turn", self.prefix + b"{0}last", time.monotonic()
+        take = [(0, ("SET", key, self._me, "NX", "PX", round(TURN_S * 1000))), (0, ("GET", last))]
+        mine, before = self.link.call(take)
+        while not mine and (waited_s := time.monotonic() - begun_s) < self._timeout_s / 2:
             time.sleep(random.random() * max(2 * TURN_LOOK_S, waited_s / 4))
-        self._wary = max(self._wary, 1)  # the one before has changed things
+            mine, before = self.link.call(take)
+        if before != self._me:  # who has changed things
+            self._wary = max(self._wary, 1)
         self._has_turn = bool(mine)
         try:
             yield
@@ -290,7 +293,7 @@ class SharedStore:
             self._has_turn = False
             if mine:
                 with suppress(Unavailable, Again):
-                    self.link.call([(0, ("SET", key, b"1", "PX", 1))])
+                    self.link.call([(0, ("SET", last, self._me, "EX", LAST_S)), (0, ("SET", key, b"", "PX", 1))])
 
     def _look(self, batch: Batch, again: bool = False) -> dict[int, Remembered]:
         """Reads all that events need: entities not loaded and, where that is wise, what others have changed.
@@ -298,6 +301,8 @@ class SharedStore:
         Returns:
             what is remembered of the events: on one server it is guessed that they are new.
         """
+        if not len(batch.values):
+            return {}
         rows = self._loaded.rows(batch.keys)
         wanted = _missing(batch, rows)
         events = list(dict.fromkeys(batch.values[:, 0].tolist())) if again or self.link.cluster else []

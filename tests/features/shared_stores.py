@@ -48,8 +48,10 @@ def store_at(url: str, domain: Domain = DOMAIN) -> SharedStore:
 def records(store: MemoryStore | SharedStore, entity: int, key: str) -> list[tuple[int, ...]]:
     """What an entity holds of events: (ts_ms, tag, number) of each, sorted."""
     if isinstance(store, SharedStore):
-        store._fetch([(entity, key)], [])
-        store = store._loaded.store
+        loaded = store._loaded
+        if key not in loaded.store.rows[entity]:
+            store._reader.read(loaded, [(entity, key)])
+        store = loaded.store
     row = store.rows[entity][key]
     first = int(store.meta[row, kernel.M_OFFSET] + store.meta[row, kernel.M_START])
     stride = int(store.meta[row, kernel.M_CAPACITY])

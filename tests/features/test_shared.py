@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from loadtest.valkey import Valkey, ValkeyCluster
@@ -17,7 +18,7 @@ from tests.features.shared_stores import emptied, records, store_at
 from vigil.domains.schema import Feedback, key_of
 from vigil.domains.spec import DAY_MS
 from vigil.errors import ConfigError, InvalidEvent, Unavailable
-from vigil.features import commit, kernel, wire
+from vigil.features import kernel, wire
 from vigil.features.link import Link
 from vigil.features.loaded import decode
 from vigil.features.shared import MOST_AT_ONCE, SharedStore
@@ -158,11 +159,7 @@ def test_of_a_log_that_others_have_changed_what_has_come_behind_is_fetched_and_n
         entries = int(client.strlen(key)) // int(first._loaded.entry_bytes[0])
         row, loaded = first._loaded.store.rows[0]["x"], first._loaded
         behind = entries - int(loaded.logs[row, wire.ENTRIES])
-        asked = loaded.logs[[row]]
-        sizes = asked[:, wire.ENTRIES] * loaded.entry_bytes[0]
-        look = commit.look(
-            first._look_script, loaded.names, asked[:, [wire.NAME, wire.NAME_END]], asked[:, wire.VERSION], sizes
-        )
+        look = first._reader.look(loaded, np.array([row]))
         place, tail = first.link.call([(0, look)])[0]
         assert behind > 0
         assert (place, len(tail)) == (1, behind * int(loaded.entry_bytes[0]))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+import numpy as np
+import numpy.typing as npt
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
@@ -93,9 +95,14 @@ class Link:
         if not self.cluster:
             self._one = ConnectionPool(**self._options)
 
-    def group(self, bucket: int) -> int:
-        """Buckets of one group may share a command."""
-        return bucket if self.cluster else 0
+    def groups(self, buckets: npt.NDArray[np.int64], most: int = 0) -> list[tuple[int, npt.NDArray[np.int64]]]:
+        """The groups of buckets that may share a command, and their places; `most` in one (0: any number)."""
+        groups = [(0, np.arange(len(buckets)))] if len(buckets) else []
+        if self.cluster:
+            groups = [(int(bucket), np.flatnonzero(buckets == bucket)) for bucket in np.unique(buckets)]
+        if not most:
+            return groups
+        return [(group, part[at : at + most]) for group, part in groups for at in range(0, len(part), most)]
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """Runs commands in one round trip: to all servers concerned at the same time.

@@ -123,6 +123,12 @@ class Loaded:
         """
         return np.column_stack([rows.of(of_entity) for rows, of_entity in zip(self.store.rows, keys, strict=True)])
 
+    def missing(self, keys: Sequence[Sequence[str | int]], rows: npt.NDArray[np.int64]) -> list[tuple[int, str]]:
+        """Entities (entity, key) that are not loaded, each once; `rows` are those of `keys`."""
+        places, entities = np.nonzero(rows < 0)
+        listed = zip(entities.tolist(), places.tolist(), strict=True)
+        return list(dict.fromkeys((e, str(keys[e][i])) for e, i in listed))
+
     def event_name(self, key: int) -> tuple[int, bytes]:
         """Bucket and key of what is remembered of an event."""
         bucket = key % BUCKETS

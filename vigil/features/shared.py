@@ -38,11 +38,10 @@ then the server drops them.
 from __future__ import annotations
 
 import random
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -50,21 +49,19 @@ import numpy as np
 from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain
 from vigil.errors import Unavailable
-from vigil.features import commit, plan, wire
-from vigil.features.commit import Ints, Writes
+from vigil.features import commit, plan
+from vigil.features.commit import Writes
 from vigil.features.link import Again, Command, Link, Pending
-from vigil.features.loaded import REFRESH, Loaded, Remembered, decode
+from vigil.features.loaded import REFRESH, Loaded, Remembered
 from vigil.features.plan import Batch
+from vigil.features.reading import Reader
 from vigil.features.store import Features, Status
+from vigil.features.turn import Turn
 from vigil.settings import Settings
 
 MOST_AT_ONCE = 512  # events of one commit: a server does nothing else meanwhile
 FEW_AT_ONCE = 16  # a batch of so many is tried again at once; a larger one would meet others again
 WARY_FOR = 64  # so many batches look first for what others have changed, after one that met it
-MOST_READ = 1024  # logs or events of one command that reads
-TURN_LOOK_S = 0.002  # how often one that waits for its turn asks for it at first
-TURN_S = 1.0  # how long a turn is taken for: several batches of the largest size
-LAST_S = 86_400  # how long it is known who had the last one
 
 
 class SharedState:
@@ -118,12 +115,12 @@ class SharedStore:
         self._loaded = Loaded(domain, self.prefix)
         Loaded(domain, self.prefix).warm()
         self._guard = threading.Lock()
-        self._script, self._look_script = link.script(commit.SOURCE), link.script(commit.LOOK)
+        self._script, self._reader = link.script(commit.SOURCE), Reader(link)
         refresh_s = self._loaded.refresh_ms / 1000
         self.log_s = round(refresh_s * (REFRESH + 2) + 86_400)  # a day more: clocks may be ahead
         self.event_s = max(1, round(domain.feedback_days * 86_400))
         self._wary = WARY_FOR if link.cluster else 0
-        self._me, self._turns, self._has_turn = secrets.token_bytes(8), 0, False
+        self._turn, self._turns = Turn(link, self.prefix, self._timeout_s / 2), 0
 
     @property
     def problem(self) -> str:
@@ -181,7 +178,7 @@ class SharedStore:
             while True:
                 begun_s = time.monotonic()
                 try:
-                    remembered = self._fetch([], list(dict.fromkeys(key for key, _ in given)))
+                    remembered = self._reader.read(self._loaded, [], list(dict.fromkeys(key for key, _ in given)))
                     status, writes, pairs = plan.labelled(self._loaded, given, remembered)
                     self._loaded.drop(pairs)
                     if not any(map(self._commit, self._staged(writes))):
@@ -196,7 +193,8 @@ class SharedStore:
         done: list[tuple[Features, Status]] = []
         met = False
         while len(done) < len(parts):
-            with self._turn():
+            with self._turn.taken() as others:
+                self._wary = max(self._wary, others)
                 if met:
                     done.append(self._apply(parts[len(done)], again=True))
                 with suppress(Again):  # all at once: in between the server is busy writing
@@ -249,7 +247,9 @@ class SharedStore:
         while True:
             begun_s, looked = time.monotonic(), self._wary > 0
             try:
-                with self._turn() if self._turns and len(batch.values) > FEW_AT_ONCE else nullcontext():
+                in_turn = self._turns and len(batch.values) > FEW_AT_ONCE
+                with self._turn.taken() if in_turn else nullcontext(False) as others:
+                    self._wary = max(self._wary, others)
                     known = self._look(batch, again)
                     planned = self._plan(batch, known)
                     stale = any(map(self._commit, planned.stages))
@@ -268,33 +268,6 @@ class SharedStore:
                 raise
             self._step_aside(begun_s, until_s)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Waits until no other process has its turn: large batches of several would meet for ever.
-
-        That only saves tries. What is right does not rest on it, so it is waited for half the time there is, and
-        who has died with it holds it no longer than `TURN_S`. Who has it already goes on.
-        """
-        if self._has_turn:
-            yield
-            return
-        key, last, begun_s = self.prefix + b"{0}turn", self.prefix + b"{0}last", time.monotonic()
-        take = [(0, ("SET", key, self._me, "NX", "PX", round(TURN_S * 1000))), (0, ("GET", last))]
-        mine, before = self.link.call(take)
-        while not mine and (waited_s := time.monotonic() - begun_s) < self._timeout_s / 2:
-            time.sleep(random.random() * max(2 * TURN_LOOK_S, waited_s / 4))
-            mine, before = self.link.call(take)
-        if before != self._me:  # who has changed things
-            self._wary = max(self._wary, 1)
-        self._has_turn = bool(mine)
-        try:
-            yield
-        finally:
-            self._has_turn = False
-            if mine:
-                with suppress(Unavailable, Again):
-                    self.link.call([(0, ("SET", last, self._me, "EX", LAST_S)), (0, ("SET", key, b"", "PX", 1))])
-
     def _look(self, batch: Batch, again: bool = False) -> dict[int, Remembered]:
         """Reads all that events need: entities not loaded and, where that is wise, what others have changed.
 
@@ -304,17 +277,17 @@ class SharedStore:
         if not len(batch.values):
             return {}
         rows = self._loaded.rows(batch.keys)
-        wanted = _missing(batch, rows)
+        wanted = self._loaded.missing(batch.keys, rows)
         events = list(dict.fromkeys(batch.values[:, 0].tolist())) if again or self.link.cluster else []
         held = np.unique(rows[rows >= 0]) if self._wary else rows[:0, 0]
         self._wary = max(self._wary - 1, self.link.cluster)
-        return self._fetch(wanted, events, held)
+        return self._reader.read(self._loaded, wanted, events, held)
 
     def _plan(self, batch: Batch, known: dict[int, Remembered] | None = None) -> Plan:
         """What to write for events, of which `known` is remembered."""
         rows = self._loaded.rows(batch.keys)
         if rows.min() < 0:  # dropped since it was looked for
-            self._fetch(_missing(batch, rows), [])
+            self._reader.read(self._loaded, self._loaded.missing(batch.keys, rows))
             rows = self._loaded.rows(batch.keys)
         features, status, writes = plan.computed(self._loaded, batch.values, rows, known or {})
         return Plan(batch, (features, status), self._staged(writes))
@@ -337,52 +310,6 @@ class SharedStore:
             )
         time.sleep(random.random() * (now_s - begun_s))
 
-    def _fetch(
-        self, wanted: Sequence[tuple[int, str]], events: Sequence[int], held: Ints | None = None
-    ) -> dict[int, Remembered]:
-        """Loads entities; what is remembered of `events`. One round trip, or none.
-
-        Args:
-            wanted: entities (entity, key) that are not loaded.
-            events: keys of events.
-            held: int64 [n], rows that are loaded, to be loaded anew where their logs have changed.
-        """
-        loaded = self._loaded
-        names = [loaded.name(*pair) for pair in wanted]
-        keys = [name[1:] for name in names] + [loaded.event_name(key) for key in events]
-        reads = self._groups(np.array([bucket for bucket, _ in keys], np.int64), MOST_READ)
-        commands: list[Command] = [(g, ("MGET", *[keys[i][1] for i in part.tolist()])) for g, part in reads]
-        rows = np.empty(0, np.int64) if held is None else held
-        checks = self._groups(loaded.logs[rows, wire.BUCKET], MOST_READ)
-        for group, part in checks:
-            table = loaded.logs[rows[part]]
-            key_at, versions = table[:, [wire.NAME, wire.NAME_END]], table[:, wire.VERSION]
-            sizes = table[:, wire.ENTRIES] * loaded.entry_bytes[table[:, wire.ENTITY]]
-            commands.append((group, commit.look(self._look_script, loaded.names, key_at, versions, sizes)))
-        if not commands:
-            return {}
-        answers = self.link.call(commands)
-        found: list[bytes | None] = [None] * len(keys)
-        for part, values in zip((part for _, part in reads), answers, strict=False):
-            for i, value in zip(part.tolist(), values, strict=True):
-                found[i] = value
-        if wanted:
-            loaded.load(wanted, names, found[: len(names)])
-        for (_, part), stale in zip(checks, answers[len(reads) :], strict=True):
-            if stale:
-                which = np.array(stale[::2])
-                loaded.reload(rows[part][np.abs(which) - 1], stale[1::2], which > 0)
-        return {key: decode(value) for key, value in zip(events, found[len(names) :], strict=True) if value}
-
-    def _groups(self, buckets: Ints, most: int = 0) -> list[tuple[int, Ints]]:
-        """The groups of buckets that may share a command, and their places; `most` in one (0: any number)."""
-        groups = [(0, np.arange(len(buckets)))] if len(buckets) else []
-        if self.link.cluster:
-            groups = [(int(bucket), np.flatnonzero(buckets == bucket)) for bucket in np.unique(buckets)]
-        if not most:
-            return groups
-        return [(group, part[at : at + most]) for group, part in groups for at in range(0, len(part), most)]
-
     def _commit(self, parts: Sequence[Writes]) -> bool:
         """Writes all of each group of keys, or nothing of it where a key is not as it was. Whether one was not."""
         commands = self._written(parts)
@@ -391,7 +318,7 @@ class SharedStore:
     def _written(self, parts: Sequence[Writes]) -> list[Command]:
         """The commands of a commit; what is loaded then counts as written."""
         commands: list[Command] = []
-        for group, places in self._groups(np.concatenate([part.buckets for part in parts])):
+        for group, places in self.link.groups(np.concatenate([part.buckets for part in parts])):
             of_group = [part.take(places) for part in parts] if self.link.cluster else parts
             commands.append((group, commit.command(self._script, of_group, self.log_s, self.event_s)))
         for part in parts:
@@ -403,10 +330,3 @@ def _joined(parts: Sequence[tuple[Features, Status]]) -> tuple[Features, Status]
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([features for features, _ in parts]), np.concatenate([status for _, status in parts])
-
-
-def _missing(batch: Batch, rows: Ints) -> list[tuple[int, str]]:
-    """Entities (entity, key) of events that have no row."""
-    places, entities = np.nonzero(rows < 0)
-    listed = zip(entities.tolist(), places.tolist(), strict=True)
-    return list(dict.fromkeys((e, str(batch.keys[e][i])) for e, i in listed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from vigil.decisions import archive
 from vigil.decisions.archive import SEGMENT_MS, Archive, Writer
-from vigil.decisions.segment import INDEX
+from vigil.decisions.segment import INDEX, SORTED, SORTING, Segment
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -134,6 +135,80 @@ def test_records_without_an_entry_get_one_and_entries_without_a_record_go(
     held.close()
     assert torn.read_bytes() == b"".join(whole.splitlines(keepends=True)[:lines])
     assert [found(store, str(i)) is not None for i in range(10)] == [i < lines for i in range(10)]
+
+
+def test_records_that_are_mended_are_as_old_as_they_were(store: Archive) -> None:
+    writer = Writer(store, 30, 1 << 30)
+    put(writer, [1, 2])
+    writer.close()
+    (path,) = store.segments()
+    path.with_suffix(SORTED).unlink()  # as if it had been killed before it wrote an index
+    with path.open("ab") as file:
+        file.write(b"half")
+    os.utime(path, (NOW_MS / 1000, NOW_MS / 1000))
+    Writer(store, 30, 1 << 30).close()
+    places = [store.find(event_id) for event_id in ("1", "2")]
+    assert [place and place.written_ms for place in places] == [NOW_MS, NOW_MS]
+    assert path.stat().st_mtime == NOW_MS / 1000
+
+
+@pytest.mark.parametrize("left", [INDEX, SORTED, SORTING])
+def test_what_a_killed_removal_has_left_stops_nobody_and_goes(store: Archive, left: str) -> None:
+    writer = Writer(store, 30, 1 << 30)
+    put(writer, [1])
+    writer.close()
+    (path,) = store.segments()
+    path.with_suffix(SORTED).rename(path.with_suffix(left))
+    path.unlink()
+    again = Writer(store, 30, 1 << 30)
+    put(again, [2], NOW_MS + 1)
+    assert found(store, "1") is None
+    assert found(store, "2") == record(2)
+    assert not path.with_suffix(left).exists()
+
+
+@pytest.mark.parametrize("gone", ["segment", "folder"])
+def test_a_process_whose_files_were_removed_goes_on_in_new_ones(store: Archive, gone: str) -> None:
+    writer = Writer(store, 30, 1 << 30)
+    put(writer, [1])
+    if gone == "folder":
+        shutil.rmtree(store.root)
+    else:
+        store.retain(NOW_MS, 0)
+    put(writer, [2])
+    assert found(store, "1") is None
+    assert found(store, "2") == record(2)
+    other = Writer(store, 30, 1 << 30)
+    put(other, [3])
+    assert {path.parent.name for path in store.segments()} == {"0", "1"}
+    assert found(store, "2") == record(2)
+
+
+def test_a_clock_that_goes_back_costs_no_record(store: Archive) -> None:
+    for days in (0, -2, -1):
+        writer = Writer(store, 30, 1 << 30)
+        put(writer, [f"day {days}"], NOW_MS + days * DAY_MS)
+        put(writer, [f"and {days}"], NOW_MS + days * DAY_MS - 5000)
+        writer.close()
+    assert all(found(store, f"{word} {days}") for word in ("day", "and") for days in (0, -2, -1))
+    assert len(list(store.lines())) == 6
+
+
+def test_a_record_that_a_power_failure_has_torn_is_not_found(store: Archive) -> None:
+    writer = Writer(store, 30, 1 << 30)
+    put(writer, [1, 2])
+    (path,) = store.segments()
+    with path.open("r+b") as file:
+        file.write(bytes(len(record(1))))
+    assert found(store, "1") is None
+    assert found(store, "2") == record(2)
+
+
+def test_an_index_that_cannot_be_made_leaves_no_records_behind(tmp_path: Path) -> None:
+    (tmp_path / f"{NOW_MS}{INDEX}").mkdir()
+    with pytest.raises(IsADirectoryError):
+        Segment(tmp_path, NOW_MS)
+    assert [path.suffix for path in tmp_path.iterdir()] == [INDEX]
 
 
 def test_what_is_older_than_the_days_is_removed(store: Archive) -> None:

@@ -7,21 +7,23 @@ it the segments of :mod:`vigil.decisions.segment`, named by the time each was be
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from vigil.decisions import segment
-from vigil.decisions.segment import INDEX, RECORDS, SORTED, Found, Segment
-from vigil.domains.schema import key_of
+from vigil.decisions.segment import INDEX, RECORDS, SORTED, SORTING, Found, Segment
+from vigil.domains.schema import UNREADABLE, key_of
 from vigil.settings import Settings
 
 SEGMENT_BYTES = 64 << 20
 SEGMENT_MS = 3_600_000
 MOST_WRITERS = 256
-PARTS = (RECORDS, INDEX, SORTED)
+PARTS = (RECORDS, INDEX, SORTED, SORTING)
 
 
 class _Head(msgspec.Struct):
@@ -64,7 +66,10 @@ class Archive:
             if best and int(path.stem) + SEGMENT_MS < best.written_ms:
                 break
             for found in segment.find(path, key):
-                head = _head.decode(found.record)
+                try:
+                    head = _head.decode(found.record)
+                except UNREADABLE:  # torn by a power failure
+                    continue
                 if str(head.event_id) == event_id and domain in ("", head.domain):
                     if best is None or found.written_ms > best.written_ms:
                         best = found
@@ -90,12 +95,11 @@ class Archive:
             how many bytes are left.
         """
         kept = []
-        for path in self.segments():
-            try:
-                there = [path.with_suffix(end) for end in PARTS if path.with_suffix(end).exists()]
-                kept.append((path.stat().st_mtime_ns // 1_000_000, sum(part.stat().st_size for part in there), path))
-            except FileNotFoundError:
-                continue
+        # By any of their files, as who was killed while it removed one has left some of them.
+        for path in {part.with_suffix(RECORDS) for part in self.root.glob("*/*") if part.suffix in PARTS}:
+            there = {end: found for end in PARTS if (found := _stat(path.with_suffix(end)))}
+            written_ms = there[RECORDS].st_mtime_ns // 1_000_000 if RECORDS in there else 0
+            kept.append((written_ms, sum(found.st_size for found in there.values()), path))
         total = sum(size for _, size, _ in kept)
         for written_ms, size, path in sorted(kept):
             if written_ms < oldest_ms or total > max_bytes:
@@ -103,6 +107,12 @@ class Archive:
                     path.with_suffix(end).unlink(missing_ok=True)
                 total -= size
         return total
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return path.stat()
+    return None
 
 
 class Writer:
@@ -123,8 +133,7 @@ class Writer:
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 1))
         self._segment: Segment | None = None
         self._folder, self._lock = _own(archive.root)
-        for path in sorted(self._folder.glob(f"*{INDEX}")):
-            segment.mend(path.with_suffix(RECORDS))
+        self._mend()
 
     def append(self, event_ids: list[str | int], records: list[bytes], now_ms: int) -> None:
         """Writes records, all or none, to a new segment where the present one is full or old.
@@ -133,14 +142,28 @@ class Writer:
             OSError: as on a full disk.
         """
         present = self._segment
-        if present and (present.size >= self._segment_bytes or now_ms - present.began_ms >= SEGMENT_MS):
+        if present and (present.size >= self._segment_bytes or now_ms - present.began_ms >= SEGMENT_MS or present.gone):
             self._segment = None
             present.close()
         if self._segment is None:
-            self.retain(now_ms)
-            newest = max((int(path.stem) for path in self._folder.glob(f"*{RECORDS}")), default=-1)
-            self._segment = Segment(self._folder, max(now_ms, newest + 1))
+            self._segment = self._begun(now_ms)
         self._segment.append(event_ids, records, now_ms)
+
+    def _begun(self, now_ms: int) -> Segment:
+        if not os.fstat(self._lock.fileno()).st_nlink:  # somebody has removed the folder
+            before = self._lock
+            self._folder, self._lock = _own(self._archive.root)
+            before.close()
+            self._mend()
+        self.retain(now_ms)
+        newest = max((int(path.stem) for path in self._folder.glob(f"*{RECORDS}")), default=-1)
+        return Segment(self._folder, max(now_ms, newest + 1))
+
+    def _mend(self) -> None:
+        for path in sorted(self._folder.glob(f"*{RECORDS}")):
+            if segment.needs_mending(path):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    segment.mend(path)
 
     def retain(self, now_ms: int) -> None:
         """Removes what is too old or too much, leaving room for another segment."""

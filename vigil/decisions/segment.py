@@ -1,12 +1,13 @@
 """One file of decision records, a line each, and the index beside it that says where in it an event's are.
 
-`N.jsonl` only grows. `N.index` grows with it, an entry a record, until no more is written: then it is sorted,
-and called `N.sorted`. A process that is killed between the two leaves records without an entry, or half a line;
-:func:`mend` finds the ones and cuts off the other.
+`N.jsonl` only grows. `N.index` grows with it, an entry a record, until no more is written: then it is sorted
+(in `N.new`), and called `N.sorted`. A process that is killed between the two leaves records without an entry, or half
+a line; :func:`mend` finds the ones and cuts off the other. Retention of any process may remove all of them at any time.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from vigil.domains.schema import UNREADABLE, key_of, keys_of
 
-RECORDS, INDEX, SORTED = ".jsonl", ".index", ".sorted"
+RECORDS, INDEX, SORTED, SORTING = ".jsonl", ".index", ".sorted", ".new"
 # Key of the event id, when it was written (epoch milliseconds), and where.
 ENTRY = np.dtype([("key", "<i8"), ("ms", "<i8"), ("start", "<u4"), ("size", "<u4")])
 Entries = npt.NDArray[np.void]
@@ -59,7 +60,13 @@ class Segment:
             self._index = os.open(self.path.with_suffix(INDEX), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         except OSError:
             os.close(self._records)
+            self.path.unlink(missing_ok=True)
             raise
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was removed meanwhile: what is appended to it, nobody finds."""
+        return os.fstat(self._records).st_nlink == 0
 
     def append(self, event_ids: Sequence[str | int], records: Sequence[bytes], now_ms: int) -> None:
         """Writes records: all of them or, where that fails, none.
@@ -88,10 +95,8 @@ class Segment:
         finally:
             os.close(self._records)
             os.close(self._index)
-        try:
+        with suppress(FileNotFoundError):  # removed meanwhile
             _sort(self.path, _grown(self.path))
-        except FileNotFoundError:  # removed meanwhile, by retention
-            self.path.with_suffix(SORTED).unlink(missing_ok=True)
 
 
 def _write(file: int, data: bytes) -> None:
@@ -107,35 +112,49 @@ def _grown(path: Path) -> Entries:
 
 def _sort(path: Path, entries: Entries) -> None:
     ordered = entries[np.lexsort((entries["start"], entries["key"]))]
-    new = path.with_suffix(".new")
-    # A column behind the other, so that a search touches few pages of the first.
-    new.write_bytes(b"".join(ordered[name].tobytes() for name in ENTRY.names or ()))
+    new = path.with_suffix(SORTING)
+    with new.open("wb") as file:
+        # A column behind the other, so that a search touches few pages of the first.
+        for name in ENTRY.names or ():
+            file.write(ordered[name].tobytes())
+        file.flush()
+        os.fsync(file.fileno())  # before what it is made of goes
     new.replace(path.with_suffix(SORTED))
-    path.with_suffix(INDEX).unlink()
+    path.with_suffix(INDEX).unlink(missing_ok=True)
+    if not path.exists():  # removed meanwhile
+        path.with_suffix(SORTED).unlink(missing_ok=True)
+
+
+def needs_mending(path: Path) -> bool:
+    """Whether the process that wrote the segment at `path` ended without closing it, or its index is lost."""
+    return path.with_suffix(INDEX).exists() or not path.with_suffix(SORTED).exists()
 
 
 def mend(path: Path) -> None:
     """Closes the segment of a process that has ended without: half a line is cut off, an entry made for each record.
 
     Raises:
-        OSError: where it cannot be read or written.
+        OSError: where it cannot be read or written; FileNotFoundError where it was removed meanwhile.
     """
-    size = path.stat().st_size
-    entries = _grown(path)
-    entries = entries[entries["start"].astype(np.int64) + entries["size"] < size]
-    start = int(entries["start"][-1]) + int(entries["size"][-1]) + 1 if len(entries) else 0
     with path.open("r+b") as file:
+        before = os.fstat(file.fileno())
+        try:
+            entries = _grown(path)
+        except FileNotFoundError:
+            entries = np.empty(0, ENTRY)
+        entries = entries[entries["start"].astype(np.int64) + entries["size"] < before.st_size]
+        start = int(entries["start"][-1]) + int(entries["size"][-1]) + 1 if len(entries) else 0
         file.seek(start)
         rest = file.read()
         whole = rest[: rest.rfind(b"\n") + 1]
         file.truncate(start + len(whole))
-        file.flush()
+        os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))  # its records are as old as they were
         os.fsync(file.fileno())
-        written_ms = os.fstat(file.fileno()).st_mtime_ns // 1_000_000
     found = []
     for line in whole.split(b"\n")[:-1]:
         with suppress(*UNREADABLE):  # as zeros after a power failure are
-            found.append((key_of(_head.decode(line).event_id), written_ms, start, len(line)))
+            key = key_of(_head.decode(line).event_id)
+            found.append((key, before.st_mtime_ns // 1_000_000, start, len(line)))
         start += len(line) + 1
     _sort(path, np.concatenate((entries, np.array(found, ENTRY))))
 
@@ -159,27 +178,31 @@ def find(path: Path, key: int) -> Iterator[Found]:
 
 
 def _places(path: Path, key: int) -> Entries:
+    ordered = path.with_suffix(SORTED)
     try:
-        ordered = path.with_suffix(SORTED)
-        count = ordered.stat().st_size // ENTRY.itemsize
+        with ordered.open("rb") as file:
+            return _sorted_places(file.fileno(), key)
     except FileNotFoundError:
         try:
             grown = _grown(path)
         except FileNotFoundError:
-            if not path.with_suffix(SORTED).exists():
+            if not ordered.exists():
                 raise
             return _places(path, key)  # it was sorted just now
         same: Entries = grown[grown["key"] == key]
         return same
+
+
+def _sorted_places(file: int, key: int) -> Entries:
+    count = os.fstat(file).st_size // ENTRY.itemsize
     if not count:
         return np.empty(0, ENTRY)
-    columns, at = {}, 0
-    for name in ENTRY.names or ():
-        kind = ENTRY[name]
-        columns[name] = np.memmap(ordered, kind, "r", at, (count,))
-        at += count * kind.itemsize
-    first, end = np.searchsorted(columns["key"], key, "left"), np.searchsorted(columns["key"], key, "right")
-    found = np.empty(int(end - first), ENTRY)
-    for name, column in columns.items():
-        found[name] = column[first:end]
+    pages = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+    keys = np.frombuffer(pages, ENTRY["key"], count)
+    first, end = (int(np.searchsorted(keys, key, side)) for side in ("left", "right"))
+    found, at = np.empty(end - first, ENTRY), 0
+    if len(found):
+        for name in ENTRY.names or ():
+            found[name] = np.frombuffer(pages, ENTRY[name], count, at)[first:end]
+            at += count * ENTRY[name].itemsize
     return found

@@ -177,6 +177,20 @@ def test_what_cannot_be_is_one_line(vigil: Any, arguments: tuple[str, ...], said
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [(), ("--model", "champion", "--labels", "{}")])
+def test_a_file_that_is_read_is_not_written_over(
+    vigil: Any, recorded: Recorded, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    records, labels = tmp_path / "records.jsonl", tmp_path / "labels.jsonl"
+    records.write_bytes(recorded.lines[0])
+    labels.write_text('{"event_id": "e0", "label": 1}')
+    named = [part.format(labels) for part in arguments]
+    done = vigil("--from", records, *named, "--to", labels if named else tmp_path / "." / "records.jsonl")
+    assert done.returncode == 1
+    assert "would be written over before it is read: wanted another file" in " ".join(done.stderr.split())
+    assert (records.read_bytes(), labels.stat().st_size) == (recorded.lines[0], 30)
+
+
 def test_records_of_which_none_could_be_run_are_an_error(vigil: Any, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("{}\n{}\n")
     done = vigil("--from", tmp_path / "x.jsonl")

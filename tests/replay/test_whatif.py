@@ -115,7 +115,7 @@ def test_a_label_that_is_none_is_named(tmp_path: Path, line: str, wanted: str) -
         labels(str(path))
 
 
-def test_of_an_event_labelled_twice_the_first_label_counts(tmp_path: Path) -> None:
+def test_of_an_event_labelled_twice_the_last_label_counts(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text('{"event_id": 1, "label": 0}\n{"event_id": "1", "label": 1}\n{"event_id": "b", "label": 1}')
-    assert labels(str(path)) == {"1": 0, "b": 1}
+    assert labels(str(path)) == {"1": 1, "b": 1}

@@ -142,3 +142,15 @@ def test_an_address_that_is_none_is_one_line(home: Path, tmp_path: Path) -> None
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.strip() == f"error address 'payments.txt': wanted {WANTED}"
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_a_file_is_not_written_over_while_it_is_read(home: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"precious")
+    env = os.environ | {"BENTOML_HOME": str(home), "VIGIL_STATE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "vigil.cli", "stream", "--from", str(path), "--to", str(tmp_path / "." / name)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "wanted another file" in done.stderr
+    assert path.read_bytes() == b"precious"

@@ -15,6 +15,7 @@ from vigil.replay import report, sources
 from vigil.replay.rerun import Rerun, shown
 from vigil.replay.whatif import WhatIf
 from vigil.scoring.session import Session
+from vigil.stream.endpoints import check_apart
 from vigil.stream.files import JsonLinesOut
 
 
@@ -32,6 +33,7 @@ def again(domain: Domain, source: str, to: Path | None, console: Console) -> boo
     Raises:
         ConfigError, DataError, Unavailable: where records cannot be read; DataError also where none could be run.
     """
+    _check_to(to, source)
     rerun = Rerun(domain, settings.load().max_batch)
     _run(rerun, source, to, console)
     console.print(report.of_tally(rerun.tally))
@@ -54,6 +56,7 @@ def otherwise(domain: Domain, source: str, model: str, labels: str, to: Path | N
         ConfigError, DataError, Unavailable: where records or labels cannot be read; DataError also where none
             could be run.
     """
+    _check_to(to, source, labels)
     session = Session.load(domain, model, settings.load().max_batch)
     what_if = WhatIf(domain, session, sources.labels(labels) if labels else {})
     _run(what_if, source, to, console)
@@ -63,8 +66,6 @@ def otherwise(domain: Domain, source: str, model: str, labels: str, to: Path | N
 
 def _run(runner: Rerun | WhatIf, source: str, to: Path | None, console: Console) -> None:
     lines = sources.lines(source)
-    if to and to.suffix != ".jsonl":
-        raise ConfigError(f"--to {str(to)!r}: wanted a path ending in .jsonl")
     out, encode = JsonLinesOut(to) if to else None, msgspec.json.Encoder().encode
     with Steps(console) as steps, steps.step(f"records, {lines.unit}", lines.total) as done:
         for batch, reached in lines.batches(sources.BATCH):
@@ -74,6 +75,13 @@ def _run(runner: Rerun | WhatIf, source: str, to: Path | None, console: Console)
             done(reached)
     if out:
         out.close()
+
+
+def _check_to(to: Path | None, *read: str) -> None:
+    if to and to.suffix != ".jsonl":
+        raise ConfigError(f"--to {str(to)!r}: wanted a path ending in .jsonl")
+    for address in read if to else ():
+        check_apart(address, str(to))
 
 
 def _check_some(total: int, left_out: int) -> None:

@@ -90,7 +90,7 @@ def _of_file(path: Path) -> Iterator[bytes]:
 
 
 def labels(address: str) -> dict[str, int]:
-    """The labels of events by their ids as text; of an event labelled twice, the first, as in the feature state.
+    """The labels of events by their ids as text; of an event labelled twice, the last, as in the feature state.
 
     Raises:
         ConfigError, DataError, Unavailable: as :func:`lines`; DataError for what is no label, with its number.
@@ -106,5 +106,5 @@ def labels(address: str) -> dict[str, int]:
             raise DataError(f"{address}, label {number}: {failure}; wanted {wanted}") from None
         if label.label not in (0, 1):
             raise DataError(f"{address}, label {number}: got {label.label}, wanted 0 or 1")
-        found.setdefault(str(label.event_id), label.label)
+        found[str(label.event_id)] = label.label
     return found

@@ -84,3 +84,9 @@ def suffix(address: str) -> str:
     if ending not in (".jsonl", ".parquet"):
         raise ConfigError(f"address {address!r}: wanted {WANTED}")
     return ending
+
+
+def check_apart(source: str, sink: str) -> None:
+    """Raises ConfigError where both are one file: it would be begun anew before it is read."""
+    if Path(source).exists() and Path(sink).exists() and Path(source).samefile(sink):
+        raise ConfigError(f"{sink!r} would be written over before it is read: wanted another file")

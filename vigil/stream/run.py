@@ -13,7 +13,7 @@ from vigil.errors import ConfigError
 from vigil.features.history import parse_columns
 from vigil.features.store import MemoryStore
 from vigil.stream import files
-from vigil.stream.endpoints import Guarantee, Sink, Source
+from vigil.stream.endpoints import Guarantee, Sink, Source, check_apart
 from vigil.stream.flow import clock_ms, flow, to_stderr
 from vigil.stream.scorer import Scorer
 
@@ -101,6 +101,7 @@ def embedded(
     """
     if _is_topic(source) and sink.endswith(".parquet") and not stop_at_end:
         raise ConfigError("a Parquet file is written at the end, and a topic has none: add --stop-at-end")
+    check_apart(source, sink)
     try:
         events = (
             _topic_events(source, domain, stop_at_end)

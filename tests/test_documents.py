@@ -65,7 +65,7 @@ def test_a_domain_of_ones_own_trains_optimizes_and_scores_as_documented(
 
 
 @pytest.mark.parametrize(
-    "document", [*sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")), "README.md"]
+    "document", [*sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")), "README.md"]
 )
 def test_every_file_a_document_links_to_is_there(document: str) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / document).read_text()):

@@ -132,6 +132,14 @@ CASES = (
         {"vigil_ready": "2x2 1x2 2x8", "vigil_workers": "2x12"},
         "10m",
     ),
+    # An instance that cannot be scraped says nothing of its workers.
+    Case(
+        "VigilWorkersMissing",
+        "ticket",
+        {"vigil_ready": "1x12", "vigil_workers": "1x12", "up": "1x12", 'up{instance="b"}': "1x2 0x10"},
+        {"vigil_ready": "1x12", "vigil_workers": "1x12", "up": "1x12", 'up{job="other"}': "0x12"},
+        "10m",
+    ),
     # Three deaths in half an hour; another pod's first start is none.
     Case(
         "VigilWorkersRestarting",
@@ -206,8 +214,25 @@ CASES = (
         "28h",
         "30m",
     ),
+    # A service that is not a day old has not missed a day of labels.
+    Case(
+        "VigilLabelsMissing",
+        "ticket",
+        labels_and_events("0x60", "0+100x60"),
+        labels_and_events("_x48 0x12", "_x48 0+500x12"),
+        "28h",
+        "30m",
+    ),
     Case("VigilStreamBehind", "page", stream("90000x30", "0+60000x30"), stream("900x30", "0+60x30"), "20m"),
     Case("VigilStreamStuck", "page", stream("5x30", "0+60x5 300x25"), stream("5x30", "0+60x30"), "20m"),
+    # Labels that come do not hide events that wait.
+    Case(
+        "VigilStreamStuck",
+        "page",
+        stream("5x30", "300x30") | {'vigil_stream_records_total{outcome="label"}': "0+60x30"},
+        stream("0x30", "300x30"),
+        "20m",
+    ),
     Case("VigilDeadLetters", "ticket", stream("0x30", "0+60x30", "0x5 1x25"), stream("0x30", "0+60x30"), "10m"),
     Case(
         "VigilDeadLetters",

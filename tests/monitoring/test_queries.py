@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,13 @@ def test_what_an_alert_watches_and_says_is_there(checker: Checker, rule: dict[st
 def test_a_query_for_what_is_not_there_is_found_out(checker: Checker, query: str) -> None:
     with pytest.raises(Wrong):
         checker.check(query)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "runbooks").glob("*.md")), ids=lambda page: page.stem)
+def test_what_a_runbook_asks_prometheus_is_there(checker: Checker, page: Path) -> None:
+    for block in re.findall(r"^```promql\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for query in block.splitlines():
+            checker.check(query)
 
 
 def test_every_metric_is_documented_and_looked_at(checker: Checker) -> None:

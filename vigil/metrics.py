@@ -94,7 +94,7 @@ CPU_SECONDS = Counter("vigil_cpu_seconds", "Processor time of the workers.")
 
 STREAM_LAG = Gauge(
     "vigil_stream_lag",
-    "Records behind the end of a partition, as last heard from the broker.",
+    "Records of a partition that are not scored yet, as last heard from the broker.",
     ["topic", "partition"],
     multiprocess_mode="livemostrecent",
 )

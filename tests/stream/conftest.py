@@ -123,15 +123,25 @@ class Stream:
 
     def abort(self, role: str, count: int) -> list[str]:
         """Leaves records of an aborted transaction in a topic; gives their event ids."""
-        writer = Producer({"bootstrap.servers": self.broker.address, "transactional.id": f"abort-{next(_numbers)}"})
-        writer.init_transactions(60)
-        writer.begin_transaction()
         ids = [f"aborted{next(_numbers)}" for _ in range(count)]
-        for event_id in ids:
-            writer.produce(self.names[role], json.dumps({"event_id": event_id}), event_id)
-        assert writer.flush(60) == 0
+        writer = self._writer(role, [(json.dumps({"event_id": each}).encode(), each.encode()) for each in ids])
         writer.abort_transaction(60)
         return ids
+
+    def commit(self, role: str, values: Sequence[tuple[bytes, bytes]]) -> None:
+        """Appends records (value, key) to a topic in a transaction."""
+        self._writer(role, values).commit_transaction(60)
+
+    def _writer(self, role: str, values: Sequence[tuple[bytes, bytes]]) -> Producer:
+        """One that has written records in a transaction, which is open."""
+        name = f"test-{next(_numbers)}"
+        writer = Producer({"bootstrap.servers": self.broker.address, "transactional.id": name})
+        writer.init_transactions(60)
+        writer.begin_transaction()
+        for value, key in values:
+            writer.produce(self.names[role], value, key)
+        assert writer.flush(60) == 0
+        return writer
 
     def ends(self, role: str, committed: bool) -> int:
         """The sum of the partitions' ends, with or without what an open transaction has written."""

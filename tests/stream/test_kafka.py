@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import urllib.request
 
+from loadtest.served import free_port
 from tests.stream.conftest import DOMAIN, Stream, event, events_of, history, labels_of, last_line, rows_of, running
 from vigil.features.store import MemoryStore
 from vigil.stream.kafka.dead import MOST_BYTES
@@ -126,9 +129,44 @@ def test_a_worker_whose_place_was_taken_ends_with_a_line_though_nothing_comes(st
         assert "and ends" in line.splitlines()[-1]
 
 
-def test_topics_that_are_not_there_and_properties_that_cannot_be_are_one_line(stream: Stream) -> None:
+def test_properties_and_topics_that_cannot_be_are_one_line(stream: Stream) -> None:
     (stream.folder / "client.properties").write_text("isolation.level=read_uncommitted\n")
     process = stream.worker(VIGIL_KAFKA_PROPERTIES=str(stream.folder / "client.properties"))
     assert "line 1: isolation.level is not to be set" in last_line(process)
     stream.names["alerts"] = "none-such"
-    assert "there is no topic 'none-such'" in last_line(stream.worker())
+    assert "there is no topic 'none-such'" in last_line(stream.worker("--stop-at-end"))
+    stream.names["alerts"] = "none such"
+    assert "topic 'none such' at " in last_line(stream.worker())
+
+
+def until_it_waits(worker: subprocess.Popen[str]) -> str:
+    """What a worker says when it begins to wait for topics."""
+    assert worker.stderr
+    while "waits for topics" not in (line := worker.stderr.readline()):
+        assert line, "the worker ended"
+    return line
+
+
+def test_a_worker_waits_for_topics_and_goes_on_once_all_are_there(stream: Stream) -> None:
+    later, port = ("events", "decisions"), free_port()
+    stream.names |= {role: f"later-{stream.names[role]}" for role in later}
+    with running(stream.worker(VIGIL_STREAM_METRICS_PORT=str(port))) as worker:
+        line = " ".join(until_it_waits(worker).split())
+        assert all(repr(stream.names[role]) in line for role in later)
+        assert stream.address in line
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert b"\nvigil_ready 0.0\n" in answer.read()
+        stream.broker.create([stream.names["events"]])
+        assert repr(stream.names["events"]) not in until_it_waits(worker)
+        stream.produce("events", [(event(i), b"k") for i in range(5)])
+        stream.broker.create([stream.names["decisions"]])
+        stream.reads_on(worker, "decisions", 5)
+
+
+def test_a_worker_that_waits_for_topics_ends_well_when_it_is_asked_to(stream: Stream) -> None:
+    stream.names["feedback"] = "none-such"
+    with running(stream.worker()) as worker:
+        until_it_waits(worker)
+        worker.terminate()
+        assert "0 decisions" in last_line(worker)
+    assert worker.returncode == 0

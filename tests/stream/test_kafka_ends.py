@@ -106,6 +106,21 @@ def test_files_go_into_a_topic_and_come_out_of_one(stream: Stream) -> None:
     assert table["event_id"].cast(pl.Int64).to_list() == [int(decision["event_id"]) for decision in decisions]
 
 
+def test_events_of_transactions_are_read_to_the_end_and_none_waits_then(stream: Stream) -> None:
+    stream.commit("events", [(event(i), b"k%d" % (i % 9)) for i in range(300)])
+    stream.abort("events", 9)
+    port = free_port()
+    with running(stream.worker(VIGIL_STREAM_METRICS_PORT=str(port))) as worker:
+        stream.reads_on(worker, "decisions", 300)
+        while scraped(port).get("lag", 1) > 0:
+            assert worker.poll() is None
+        worker.terminate()
+        assert "300 decisions" in last_line(worker)
+    stream.commit("events", [(event(i), b"k%d" % (i % 9)) for i in range(300, 400)])
+    stream.abort("events", 9)
+    assert "100 decisions" in stream.run()
+
+
 def test_a_worker_says_how_it_does(stream: Stream) -> None:
     stream.produce("events", [(event(i), b"k%d" % i) for i in range(2000)] + [(b"{", b"k")])
     stream.produce("feedback", [(b'{"event_id": "e1", "label": 1}', b"e1")])

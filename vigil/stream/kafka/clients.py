@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,9 +19,12 @@ SCHEME = "kafka://"
 ANSWER_S = 15.0
 COORDINATOR_S = 60.0  # a fresh cluster makes it when it is first asked for
 NOTE_EVERY_S = 10.0
+LOOK_AGAIN_S = 0.5
 
 # The group's coordinator is being made, or moves.
 MOVING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
+# A topic is not there, or just being made.
+ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
 
 # What exactness rests on: not to be set from outside.
 OURS = (
@@ -189,14 +192,39 @@ def partitions(client: Consumer, topic: Topic) -> list[int]:
 
     Raises:
         Unavailable: where no broker answers.
-        ConfigError: where there is no such topic.
+        ConfigError: where there is no such topic, or it may not be read.
     """
+    found = _partitions(client, topic)
+    if not found:
+        raise ConfigError(f"there is no topic {shown(topic.name)} at {topic.brokers}")
+    return found
+
+
+def await_topics(client: Consumer, topics: Sequence[Topic], stopped: Callable[[], bool]) -> bool:
+    """Waits until all topics are there, and says once for which; gives whether they are, or it was to stop.
+
+    Raises:
+        Unavailable, ConfigError: as :func:`partitions`, but for a topic that is not there.
+    """
+    said: list[str] = []
+    while not stopped():
+        missing = [shown(topic.name) for topic in topics if not _partitions(client, topic)]
+        if not missing:
+            return True
+        if missing != said:
+            logger.warning("waits for topics that are not at %s: %s", topics[0].brokers, ", ".join(missing))
+            said = missing
+        sleep(LOOK_AGAIN_S)
+    return False
+
+
+def _partitions(client: Consumer, topic: Topic) -> list[int]:
     try:
         found = client.list_topics(topic.name, timeout=ANSWER_S).topics[topic.name]
     except KafkaException as failure:
         raise Unavailable(f"no broker answers at {topic.brokers}: {failure.args[0].str()}") from None
-    if found.error is not None or not found.partitions:
-        raise ConfigError(f"there is no topic {shown(topic.name)} at {topic.brokers}")
+    if found.error is not None and found.error.code() not in ABSENT:
+        raise ConfigError(f"topic {shown(topic.name)} at {topic.brokers}: {found.error.str()}")
     return sorted(found.partitions)
 
 

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, count, repeat
 from typing import Any
@@ -33,6 +33,7 @@ from vigil.stream.kafka.clients import (
     READER,
     Displaced,
     Topic,
+    await_topics,
     committed,
     consumer,
     logger,
@@ -53,6 +54,8 @@ def work(
     domain: Domain, settings: Settings, topics: Topics, to: Topic, group: str, with_features: bool, stop_at_end: bool
 ) -> int:
     """Runs a worker until SIGTERM or SIGINT, or until all is read; gives the number of decisions.
+
+    Topics that are not there are waited for, unless it is to stop at their end.
 
     Raises:
         ConfigError, Unavailable, StateError, StreamError: where it cannot begin, or cannot go on.
@@ -103,35 +106,43 @@ def _work(
     _tell_state(engine)
     engine.watch_state(lambda: _tell_state(engine))
     try:
-        with _reader(topics.events, group, member, properties, engine.store) as reader:
-            known = {
-                name: partitions(reader, Topic(to.brokers, name)) for name in (topics.events.name, topics.feedback)
-            }
-            for name in (topics.decisions, topics.alerts, topics.dead):
-                partitions(reader, Topic(to.brokers, name))
+        with closing(consumer(topics.events, group, properties, **{"group.instance.id": member})) as reader:
+            known = _known(reader, topics, to, stopped, stop_at_end)
+            if not known:
+                return 0
+            if hasattr(engine.store, "marks"):
+                committed(reader, [TopicPartition(topics.events.name, 0)])  # waits for the group's coordinator
+                _check_alone(topics.events, group, member, properties)
             lanes = Lanes(settings.stream_align_ms / 1000, settings.max_future_s * 1000)
             places = Places(reader, engine.store, known)
             spare_collector()
-            worker = Worker(
-                Scorer(engine, with_features),
-                topics,
-                reader,
-                lambda: Commits(next(writers)(), reader),
-                places,
-                lanes,
-                stopped,
-                stop_at_end,
-            )
-            metrics.READY.set(1)
-            try:
-                return worker.run()
-            except Displaced as displaced:
-                displaced.decided = worker.decided
-                displaced.by_itself = worker.is_alone()
-                raise
+            scorer, begin = Scorer(engine, with_features), lambda: Commits(next(writers)(), reader)
+            return _run(Worker(scorer, topics, reader, begin, places, lanes, stopped, stop_at_end))
     finally:
         metrics.READY.set(0)
         engine.close()
+
+
+def _run(worker: Worker) -> int:
+    metrics.READY.set(1)
+    try:
+        return worker.run()
+    except Displaced as displaced:
+        displaced.decided = worker.decided
+        displaced.by_itself = worker.is_alone()
+        raise
+
+
+def _known(
+    reader: Any, topics: Topics, to: Topic, stopped: Callable[[], bool], stop_at_end: bool
+) -> dict[str, list[int]]:
+    """The partitions of the topics that are read, once those that are written are there, too; {}: it was stopped."""
+    read = [topics.events, Topic(to.brokers, topics.feedback)]
+    written = [Topic(to.brokers, name) for name in (topics.decisions, topics.alerts, topics.dead)]
+    if not stop_at_end and not await_topics(reader, [*read, *written], stopped):
+        return {}
+    known = {topic.name: partitions(reader, topic) for topic in (*read, *written)}
+    return {topic.name: known[topic.name] for topic in read}
 
 
 def _tell_state(engine: Engine) -> None:
@@ -169,19 +180,6 @@ def _member(settings: Settings, group: str) -> Iterator[str]:
 
 def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@contextmanager
-def _reader(topic: Topic, group: str, member: str, properties: Mapping[str, str], store: Any) -> Iterator[Any]:
-    reader = consumer(topic, group, properties, **{"group.instance.id": member})
-    try:
-        partitions(reader, topic)
-        if hasattr(store, "marks"):
-            committed(reader, [TopicPartition(topic.name, 0)])  # waits for the group's coordinator
-            _check_alone(topic, group, member, properties)
-        yield reader
-    finally:
-        reader.close()
 
 
 def _check_alone(topic: Topic, group: str, member: str, properties: Mapping[str, str]) -> None:

@@ -67,7 +67,7 @@ class Worker:
         self._commits = begin()
         self._stopped, self._stop_at_end = stopped, stop_at_end
         self._labels_ended: set[int] = set()
-        self._lag_s = 0.0
+        self._lag_s, self._moves = 0.0, 0
         self._version = self._engine.domain.policy.version
         self._decided = 0
 
@@ -113,10 +113,12 @@ class Worker:
         self._commits.check()
         if self._commits.aborted:
             self._go_back()
-        labels, events = self._read()
+        labels, events, others = self._read()
         now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
         if events:
             self._lanes.add(events, self._decoded(events), now_ms)
+        for record in others:
+            self._heed(record)
         self._look_at_ends(now_s)
         work = Work()
         try:
@@ -131,32 +133,34 @@ class Worker:
         if work.offsets or work.outputs:
             self._commits.put(work)
 
-    def _read(self) -> tuple[list[Any], list[Any]]:
-        """Labels and events that are there; waits a little where there are none."""
+    def _read(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """Labels, events and what is neither, as far as they are there; waits a little where there are none."""
         reader = self._reader
         # Waiting is for `poll`: what `consume` finds besides records, such as the end of this worker, can get lost.
         waiting = self._lanes.waiting
         first = reader.poll(READ_S if not waiting else READ_MORE_S if waiting < BATCH else 0)
-        records = [] if first is None else [first, *reader.consume(BATCH - 1, 0)]
-        bad = [record for record in records if record.error() is not None]
-        if bad:
+        moves, records = self._moves, [] if first is None else reader.consume(BATCH - 1, 0)
+        # Where partitions have moved meanwhile, it is of those before, and would come ahead of what is read again.
+        if first is not None and moves == self._moves:
+            records.insert(0, first)
+        others = [record for record in records if record.error() is not None]
+        if others:
             records = [record for record in records if record.error() is None]
         feedback = self._topics.feedback
         labels = [record for record in records if record.topic() == feedback]
         if labels:
             self._labels_ended -= {record.partition() for record in labels}
             records = [record for record in records if record.topic() != feedback]
-        for record in bad:  # after that: the end of a partition comes behind its records, often in one batch with them
-            self._heed(record)
-        return labels, records
+        return labels, records, others
 
     def _heed(self, record: Any) -> None:
         error = record.error()
         if error.code() == KafkaError._PARTITION_EOF:
             if record.topic() == self._topics.feedback:
                 self._labels_ended.add(record.partition())
-            elif lane := self._lanes.lanes.get(record.partition()):
-                lane.ended = True
+            elif (lane := self._lanes.lanes.get(record.partition())) and record.offset() >= lane.next_offset:
+                # Not told of before the last record. Behind that may lie the marks of transactions, or an aborted one.
+                lane.ended, lane.next_offset = True, record.offset()
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StreamError(f"this worker cannot read on and ends: {error.str()}")
         else:
@@ -172,7 +176,8 @@ class Worker:
                 if 0 <= end <= lane.next_offset:
                     lane.ended = True
                 if tell and end >= 0 and lane.next_offset >= 0:
-                    metrics.STREAM_LAG.labels(topic, str(partition)).set(max(end - lane.next_offset, 0))
+                    behind = max(end - lane.next_offset, 0) + len(lane.records)
+                    metrics.STREAM_LAG.labels(topic, str(partition)).set(behind)
             if not lane.paused and len(lane.records) >= FULL:
                 lane.paused = True
                 self._reader.pause([TopicPartition(topic, partition)])
@@ -312,6 +317,7 @@ class Worker:
         except (StreamError, KafkaException) as failure:  # said again by the next turn
             logger.warning("before partitions moved: %s", failure)
         self._forget(taken)
+        self._moves += 1
         for place in taken:
             metrics.STREAM_LAG.remove(place.topic, str(place.partition))
         reader.unassign()

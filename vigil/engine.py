@@ -9,6 +9,7 @@ from operator import attrgetter
 from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -39,6 +40,7 @@ STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "
 LIVE_ROWS = 16  # a call with more rows is bulk, and lets the smaller ones pass
 Submission = tuple[Sequence[Any], bool]
 _TS = attrgetter("ts")
+_encode = msgspec.json.Encoder().encode
 
 
 class Taken(NamedTuple):
@@ -401,9 +403,8 @@ class Engine:
         decisions = self._decide(taken, scored)
         if self._recorder and decisions:
             session = taken.session if decisions[0].tier == FULL else None
-            records = record.encoded(
-                self.domain, session.digest if session else "", decisions, taken.events, scored.features
-            )
+            events = map(_encode, taken.events)
+            records = record.encoded(self.domain, session.digest if session else "", decisions, events, scored.features)
             self._recorder.put([event.event_id for event in taken.events], records)
         return self._split(batch, decisions, scored.features)
 

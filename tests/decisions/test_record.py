@@ -24,7 +24,7 @@ def test_risks_and_features_come_back_to_the_last_bit() -> None:
     features = random.integers(0, 1 << 31, (len(risks), WIDTH), np.uint32).view(np.float32)
     features[~np.isfinite(features)] = -0.0
     decisions = [decision(i, risk) for i, risk in enumerate(risks.tolist())]
-    lines = encoded(DOMAIN, "d" * 64, decisions, [msgspec.Raw(b"{}")] * len(risks), features)
+    lines = encoded(DOMAIN, "d" * 64, decisions, [b"{}"] * len(risks), features)
     back = [msgspec.json.decode(line, type=Record) for line in lines]
     assert np.array([record.risk for record in back], np.float32).tobytes() == risks.tobytes()
     assert [record.risk for record in back] == risks.tolist()
@@ -34,14 +34,40 @@ def test_risks_and_features_come_back_to_the_last_bit() -> None:
 
 def test_rows_of_any_layout_are_written_in_order() -> None:
     features = np.asfortranarray(np.arange(3 * WIDTH, dtype=np.float32).reshape(3, WIDTH))[::2]
-    lines = encoded(DOMAIN, "", [decision(1, 0.0), decision(2, 0.0)], [msgspec.Raw(b"{}")] * 2, features)
+    lines = encoded(DOMAIN, "", [decision(1, 0.0), decision(2, 0.0)], [b"{}"] * 2, features)
     rows = [msgspec.json.decode(line, type=Record).features for line in lines]
     assert features_of([row for row in rows if isinstance(row, bytes)]).tolist() == features.tolist()
 
 
-@pytest.mark.parametrize("event", [msgspec.Raw(b'{"event_id": 7,  "amount": 1.50}'), {"event_id": 7, "amount": 1.5}])
-def test_a_record_says_who_decided_on_what(event: object) -> None:
-    (line,) = encoded(DOMAIN, "d" * 64, [decision(7, 0.25)], [event], None)
+@pytest.mark.parametrize("with_features", [True, False])
+def test_a_batch_of_records_is_each_of_them_encoded_by_itself(with_features: bool) -> None:
+    decisions = [
+        Decision(event_id, risk, action, reasons, "payments:1", "full", False)
+        for event_id in (7, "7", 'a "quoted"\n\\ ü', -(1 << 62))
+        for risk in (0.0, 1.0, 1e-45, 0.1)
+        for action, reasons in (
+            ("approve", []),
+            ("review", ["b", "a"]),
+            ("review", []),
+            ("block", ["a"]),
+            ("approve", []),
+        )
+    ]
+    event, features = (
+        b'{"event_id": 7,  "amount": 1.50}',
+        np.arange(len(decisions) * WIDTH, dtype="f4").reshape(-1, WIDTH),
+    )
+    lines = encoded(DOMAIN, "d" * 64, decisions, [event] * len(decisions), features if with_features else None)
+    for line, d, row in zip(lines, decisions, features, strict=True):
+        what = (d.event_id, d.risk, d.action, d.reasons, d.tier, d.degraded, DOMAIN.name, d.model, "d" * 64)
+        alone = Record(*what, DOMAIN.policy.version, spec_of(DOMAIN), msgspec.Raw(event))
+        if with_features:
+            alone.features = row.tobytes()
+        assert line == msgspec.json.encode(alone)
+
+
+def test_a_record_says_who_decided_on_what() -> None:
+    (line,) = encoded(DOMAIN, "d" * 64, [decision(7, 0.25)], [b'{"event_id": 7,  "amount": 1.50}'], None)
     found = msgspec.json.decode(line)
     assert list(found)[:3] == ["event_id", "risk", "action"]
     assert found["event"] == {"event_id": 7, "amount": 1.5}

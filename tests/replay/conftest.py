@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import model_store
@@ -50,7 +51,8 @@ def decided(session: Session | None, values: list[dict[str, Any]], with_features
     made = [engine.schema.make(each) for each in values]
     scored = engine.decide(made, NOW_MS)
     digest = session.digest if session else ""
-    return record.encoded(DOMAIN, digest, scored.decisions, made, scored.features if with_features else None)
+    events = map(msgspec.json.encode, made)
+    return record.encoded(DOMAIN, digest, scored.decisions, events, scored.features if with_features else None)
 
 
 @pytest.fixture(scope="session")

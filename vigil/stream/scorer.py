@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from vigil.decisions import record
 from vigil.engine import Engine
 from vigil.errors import InvalidEvent, InvalidInput
@@ -84,7 +82,7 @@ class Scorer:
             self.engine.domain,
             scored.session.digest if scored.session else "",
             scored.decisions,
-            map(msgspec.Raw, values),  # type: ignore[arg-type]
+            values,  # type: ignore[arg-type]
             scored.features if self.with_features else None,
         )
         blocked = [i for i, decision in enumerate(scored.decisions) if decision.action == self._block]

@@ -18,6 +18,7 @@ ANSWER_S = 30.0
 TRY_S = 2.0
 LOOK_S = 0.5
 STUCK_S = 6.0
+UNASSIGNED = -1  # the partition: by the key
 
 
 class Stuck(StreamError):
@@ -170,11 +171,8 @@ class Commits:
         try:
             writer.begin_transaction()
             produce = writer.produce
-            for topic, value, key, headers in work.outputs:
-                if headers:
-                    produce(topic, value, key, headers=headers)
-                else:
-                    produce(topic, value, key)
+            for topic, value, key, headers in work.outputs:  # by place: a dict of names costs a third of the call
+                produce(topic, value, key, UNASSIGNED, None, None, 0, headers)
             offsets = [TopicPartition(*place, offset) for place, offset in work.offsets.items()]
             _insist(lambda: writer.send_offsets_to_transaction(offsets, member, TRY_S))
             _insist(writer.commit_transaction)

@@ -101,8 +101,9 @@ class Lanes:
             return [], []
         if len(self.lanes) == 1:
             return _cut(filled[0], min(most, len(filled[0].records)), now_s)
-        times = np.sort(np.concatenate([lane.times[: most + 1] for lane in filled]))
-        turn = min(turn, int(times[min(most, len(times)) - 1]))
+        times = np.concatenate([lane.times[: most + 1] for lane in filled])
+        last = min(most, len(times)) - 1
+        turn = min(turn, int(np.partition(times, last)[last]))
         counts = [int(np.searchsorted(lane.times, turn, "right")) for lane in filled]
         order = np.argsort(
             np.concatenate([lane.times[:count] for lane, count in zip(filled, counts, strict=True)]), kind="stable"
@@ -127,8 +128,8 @@ class Lanes:
 
 
 def _cut(lane: Lane, count: int, now_s: float) -> tuple[list[Any], list[Any]]:
-    records, lane.records = lane.records[:count], lane.records[count:]
-    events, lane.events = lane.events[:count], lane.events[count:]
+    records, events = lane.records[:count], lane.events[:count]
+    del lane.records[:count], lane.events[:count]  # a copy of what stays would look at each of its objects
     lane.times, lane.since_s = lane.times[count:], now_s
     return records, events
 

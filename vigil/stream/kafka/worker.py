@@ -19,7 +19,7 @@ from vigil.stream.kafka.lanes import FULL, ROOM, Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.scorer import Scorer
 
-BATCH = 10_000
+BATCH = 20_000  # of a backlog, in a transaction: half as many cost the broker a fifth more CPU an event
 READ_S = 0.1
 READ_MORE_S = 0.001
 LAG_EVERY_S = 1.0
@@ -199,7 +199,7 @@ class Worker:
     def _decoded(self, records: Sequence[Any]) -> list[Any]:
         values = [record.value() for record in records]
         events = self._scorer.decode(values)
-        if sum(map(len, filter(None, values))) > MOST_BYTES:
+        if max(map(len, filter(None, values)), default=0) > MOST_BYTES:
             for place, value in enumerate(values):
                 if value and len(value) > MOST_BYTES:
                     events[place] = InvalidInput(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter, time
 
@@ -37,6 +38,8 @@ class Work:
         offsets: the next offset to read, by topic and partition.
         events: how many events it answers.
         decided: how many decisions are among the outputs.
+        letters: how many dead letters are among them.
+        labels: how many labels it has taken.
         oldest_ms: when the oldest of them was produced, epoch milliseconds; 0: not known.
     """
 
@@ -44,20 +47,30 @@ class Work:
     offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     events: int = 0
     decided: int = 0
+    letters: int = 0
+    labels: int = 0
     oldest_ms: int = 0
 
 
-def begun(writer: Producer) -> Producer:
+def begun(writer: Producer, given_up: Callable[[], bool] = lambda: True) -> Producer:
     """A transactional producer that has ended the transactions of the one before it, of the same name.
+
+    Args:
+        writer: the producer.
+        given_up: asked where the broker has not answered in time: whether that is not waited for any more.
 
     Raises:
         StreamError: where the broker does not take it.
     """
-    try:
-        writer.init_transactions(ANSWER_S)
-    except KafkaException as failure:
-        raise StreamError(f"no transactions: {failure.args[0].str()}") from None
-    return writer
+    while True:
+        try:
+            writer.init_transactions(ANSWER_S)
+            return writer
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if not error.retriable() or given_up():
+                raise StreamError(f"no transactions: {error.str()}") from None
+            logger.warning("no transactions, asked again: %s", error.str())
 
 
 class Commits:
@@ -181,7 +194,8 @@ class Commits:
             return
         metrics.STREAM_COMMIT_SECONDS.observe(perf_counter() - started_s)
         metrics.STREAM_BATCH.observe(work.events)
-        metrics.STREAM_RECORDS.labels("decision").inc(work.decided)
+        for what, count in (("decision", work.decided), ("dead letter", work.letters), ("label", work.labels)):
+            metrics.STREAM_RECORDS.labels(what).inc(count)
         self.decided += work.decided
         if work.oldest_ms > 0:
             metrics.STREAM_SECONDS.observe(max(time() - work.oldest_ms / 1000, 0.0))

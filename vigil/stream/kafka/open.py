@@ -102,7 +102,7 @@ def _work(
     with ThreadPoolExecutor(1, "vigil-begin") as aside:
         first = aside.submit(lambda: begun(made()))
         engine = Engine.open(domain, settings, clock_ms)
-    writers = chain([first.result], repeat(lambda: begun(made())))
+    writers = chain([first.result], repeat(lambda: begun(made(), stopped)))
     _tell_state(engine)
     engine.watch_state(lambda: _tell_state(engine))
     try:

@@ -10,7 +10,6 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from vigil import metrics
-from vigil.domains.schema import Feedback
 from vigil.errors import InvalidInput, StreamError, Unavailable
 from vigil.stream.kafka.clients import Topic, check_reading, end_or_note, logger
 from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
@@ -212,13 +211,10 @@ class Worker:
         offsets = _offsets(records)
         self._places.mark(offsets)
         if labels:
-            self._learnt(labels)
+            self._engine.feedback(labels)
+            work.labels += len(labels)
         quiet = self._places.settle(offsets, work.offsets)
         self._bury(records, refused, quiet, work)
-
-    def _learnt(self, labels: list[Feedback]) -> None:
-        self._engine.feedback(labels)
-        metrics.STREAM_RECORDS.labels("label").inc(len(labels))
 
     def _score(self, records: Sequence[Any], events: Sequence[Any], work: Work, now_ms: int) -> None:
         if not records:
@@ -255,7 +251,7 @@ class Worker:
             record = records[place]
             if record.offset() >= quiet.get((record.topic(), record.partition()), 0):
                 work.outputs.append((self._topics.dead, *letter(record, why)))
-                metrics.STREAM_RECORDS.labels("dead letter").inc()
+                work.letters += 1
 
     def _wait_for_state(self, away: Unavailable) -> None:
         """Until shared feature state answers; then all that is not committed is read again.

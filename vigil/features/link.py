@@ -7,7 +7,8 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -44,11 +45,19 @@ class Again(Exception):
     """The commands did not all run for a reason that is gone now; to run them again is for who knows how."""
 
 
-class Pending(NamedTuple):
-    """Commands on their way: connections with the places of their answers, and how many these are."""
+@dataclass
+class Pending:
+    """Commands on their way.
+
+    Attributes:
+        opened: connections with the places of their answers.
+        answers: how many these are.
+        last: whether nothing has been sent behind them on the same connections.
+    """
 
     opened: list[tuple[ConnectionPool, Any, list[int]]]
     answers: int
+    last: bool = True
 
 
 class Link:
@@ -175,9 +184,14 @@ class Link:
         pool: ConnectionPool = self._many.get_redis_connection(node).connection_pool
         return pool
 
-    def begin(self, commands: Sequence[Command]) -> Pending:
-        """Sends commands; :meth:`finish` waits for their answers. Raises as :meth:`call`."""
-        return self.bounded(lambda: self._begin(commands))
+    def begin(self, commands: Sequence[Command], behind: Pending | None = None) -> Pending:
+        """Sends commands; :meth:`finish` waits for their answers. Raises as :meth:`call`.
+
+        Args:
+            commands: of one group where they go behind others.
+            behind: commands on their way to one server, which runs these after them. They must be finished first.
+        """
+        return self.bounded(lambda: self._behind(commands, behind) if behind else self._begin(commands))
 
     def finish(self, pending: Pending) -> list[Any]:
         """The answers of what :meth:`begin` has sent. Raises as :meth:`call`."""
@@ -187,8 +201,20 @@ class Link:
         """Gives up waiting for answers."""
         for pool, connection, _ in pending.opened:
             connection.disconnect()
-            pool.release(connection)
+            if pending.last:
+                pool.release(connection)
         pending.opened.clear()
+
+    def _behind(self, commands: Sequence[Command], before: Pending) -> Pending:
+        [(pool, connection, _)] = before.opened
+        before.last = False
+        pending = Pending([(pool, connection, list(range(len(commands))))], len(commands))
+        try:
+            connection.send_packed_command(_packed(connection, [words for _, words in commands]))
+        except BaseException:
+            self.abandon(pending)
+            raise
+        return pending
 
     def _begin(self, commands: Sequence[Command]) -> Pending:
         parts: dict[ConnectionPool, list[int]] = {}
@@ -214,7 +240,7 @@ class Link:
         except BaseException:
             self.abandon(pending)
             raise
-        for pool, connection, _ in pending.opened:
+        for pool, connection, _ in pending.opened if pending.last else ():
             pool.release(connection)
         self.round_trips += 1
         self._raise_of(answers)

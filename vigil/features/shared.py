@@ -40,6 +40,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple, Self
@@ -61,6 +62,7 @@ from vigil.settings import Settings
 
 MOST_AT_ONCE = 512  # events of one commit: a server does nothing else meanwhile
 FEW_AT_ONCE = 16  # a batch of so many is tried again at once; a larger one would meet others again
+IN_FLIGHT = 2  # commits that the server has before it: it never waits for one, nor does anything else for long
 WARY_FOR = 64  # so many batches look first for what others have changed, after one that met it
 
 
@@ -191,51 +193,53 @@ class SharedStore:
     def _in_parts(self, batch: Batch, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
         """Applies a large batch, in turn with other processes that have such ones."""
         done: list[tuple[Features, Status]] = []
-        met = False
         while len(done) < len(parts):
             with self._turn.taken() as others:
                 self._wary = max(self._wary, others)
-                if met:
-                    done.append(self._apply(parts[len(done)], again=True))
                 with suppress(Again):  # all at once: in between the server is busy writing
                     self._look(batch.part(len(done) * MOST_AT_ONCE, len(batch.values)))
-                done += self._one_behind_the_other(parts[len(done) :])
-            met = len(done) < len(parts)
+                for answer in self._one_behind_the_other(parts[len(done) :]):
+                    done.append(answer or self._apply(parts[len(done)], again=True))
         return done
 
-    def _one_behind_the_other(self, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
-        """The next part is computed while the server writes the one before, as if that will pass. Ends where not."""
-        done: list[tuple[Features, Status]] = []
-        flying: tuple[Plan, Pending] | None = None
+    def _one_behind_the_other(self, parts: Sequence[Batch]) -> list[tuple[Features, Status] | None]:
+        """Computes and sends parts while the server writes those before, as if these will pass.
+
+        What does not pass takes with it what rests on it: that finds the logs not as it left them.
+
+        Returns:
+            answers, None for what has not been written. No part is sent after one that is known not to be.
+        """
+        done: list[tuple[Features, Status] | None] = []
+        flying: deque[tuple[Plan, Pending]] = deque()
         try:
-            for part in (*parts, None):
-                planned = self._plan(part) if part else None
-                if flying:
-                    before, pending = flying
-                    flying = None
-                    if not self._passed(before, pending):
-                        if part:
-                            self._drop(part)
+            for part in parts:
+                planned = self._plan(part)
+                if len(flying) == IN_FLIGHT:
+                    done.append(self._landed(*flying.popleft()))
+                    if done[-1] is None:
+                        self._drop(part)
                         break
-                    done.append(before.answer)
-                if planned:
-                    flying = planned, self.link.begin(self._written(planned.stages[0]))
+                behind = flying[-1][1] if flying else None
+                flying.append((planned, self.link.begin(self._written(planned.stages[0]), behind)))
+            while flying:
+                done.append(self._landed(*flying.popleft()))
         except BaseException:
-            if flying:
-                self.link.abandon(flying[1])
+            for _, pending in flying:
+                self.link.abandon(pending)
             self._loaded = Loaded(self.domain, self.prefix)
             raise
         return done
 
-    def _passed(self, planned: Plan, pending: Pending) -> bool:
-        """Whether a commit on its way has been written; where not, what it touched is dropped."""
+    def _landed(self, planned: Plan, pending: Pending) -> tuple[Features, Status] | None:
+        """The answer of a commit on its way, or None where it has not been written; what it touched is dropped then."""
         with suppress(Again):
             if not any(self.link.finish(pending)):
-                return True
+                return planned.answer
             self.conflicts += 1
             self._wary = WARY_FOR
         self._drop(planned.batch)
-        return False
+        return None
 
     def _apply(self, batch: Batch, again: bool = False) -> tuple[Features, Status]:
         """Applies events together; where others keep being in the way, in turn with them.

@@ -195,7 +195,11 @@ class Link:
 
     def finish(self, pending: Pending) -> list[Any]:
         """The answers of what :meth:`begin` has sent. Raises as :meth:`call`."""
-        return self.bounded(lambda: self._finish(pending))
+        try:
+            return self.bounded(lambda: self._finish(pending))
+        except Unavailable:
+            self.abandon(pending)
+            raise
 
     def abandon(self, pending: Pending) -> None:
         """Gives up waiting for answers."""

@@ -62,6 +62,7 @@ from vigil.settings import Settings
 
 MOST_AT_ONCE = 512  # events of one commit: a server does nothing else meanwhile
 FEW_AT_ONCE = 16  # a batch of so many is tried again at once; a larger one would meet others again
+PARTS_A_TURN = 8  # where others wait for theirs
 IN_FLIGHT = 2  # commits that the server has before it: it never waits for one, nor does anything else for long
 WARY_FOR = 64  # so many batches look first for what others have changed, after one that met it
 
@@ -193,12 +194,13 @@ class SharedStore:
     def _in_parts(self, batch: Batch, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
         """Applies a large batch, in turn with other processes that have such ones."""
         done: list[tuple[Features, Status]] = []
-        while len(done) < len(parts):
+        while (first := len(done)) < len(parts):
             with self._turn.taken() as others:
                 self._wary = max(self._wary, others)
+                end = first + PARTS_A_TURN if others else len(parts)
                 with suppress(Again):  # all at once: in between the server is busy writing
-                    self._look(batch.part(len(done) * MOST_AT_ONCE, len(batch.values)))
-                for answer in self._one_behind_the_other(parts[len(done) :]):
+                    self._look(batch.part(first * MOST_AT_ONCE, end * MOST_AT_ONCE))
+                for answer in self._one_behind_the_other(parts[first:end]):
                     done.append(answer or self._apply(parts[len(done)], again=True))
         return done
 
@@ -278,8 +280,6 @@ class SharedStore:
         Returns:
             what is remembered of the events: on one server it is guessed that they are new.
         """
-        if not len(batch.values):
-            return {}
         rows = self._loaded.rows(batch.keys)
         wanted = self._loaded.missing(batch.keys, rows)
         events = list(dict.fromkeys(batch.values[:, 0].tolist())) if again or self.link.cluster else []

@@ -19,7 +19,7 @@ from vigil.features.state import State
 
 Finding = tuple[str, bool, str]
 
-SERVING = ("bentoml", "onnxruntime", "numba", "msgspec", "grpc", "tritonclient", "uvloop", "httptools")
+SERVING = ("bentoml", "onnxruntime", "msgspec", "grpc", "tritonclient", "uvloop", "httptools")
 TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "polars", "sklearn")
 
 

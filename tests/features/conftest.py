@@ -7,6 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from loadtest.valkey import Valkey, ValkeyCluster
+from vigil.features import machine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_set_of_types() -> Iterator[None]:
+    """Whatever the tests do, each compiled function is called with one set of types: an image has it for no others."""
+    yield
+    assert {name: len(made.signatures) for name, made in machine.called.items() if len(made.signatures) > 1} == {}
 
 
 @pytest.fixture(scope="session")

@@ -186,6 +186,7 @@ def packed(*pieces: bytes | tuple[Bytes, Ints]) -> bytes:
             continue
         blob, at = piece
         count += len(at)
+        at = np.ascontiguousarray(at)  # as columns of a table come, the machine code would read it wrong
         out = np.empty(int((at[:, 1] - at[:, 0]).sum()) + wire.FRAMED * len(at), np.uint8)
         chunks.append(out[: wire.frames(blob, at, out, 0)].data)
     return b"*%d\r\n" % count + b"".join(chunks)
@@ -194,4 +195,4 @@ def packed(*pieces: bytes | tuple[Bytes, Ints]) -> bytes:
 def _joined(words: list[bytes]) -> tuple[Bytes, Ints]:
     ends = np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))
     starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
-    return np.frombuffer(b"".join(words), np.uint8), np.column_stack((starts, ends))
+    return np.frombuffer(bytearray().join(words), np.uint8), np.column_stack((starts, ends))

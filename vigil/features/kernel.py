@@ -18,12 +18,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from vigil.domains.windows import Op
+from vigil.features.machine import compiled, intrinsic
 from vigil.features.program import (
     AN_ENTITY,
     AT_MOST,
@@ -90,10 +87,6 @@ MOST = (1 << 63) - 1
 # Rows of a batch by which what they need is fetched ahead: first where it stands, then itself.
 FAR, NEAR = 16, 6
 
-# Without numba's own memory management: nothing here makes an array, and counting references to those that are
-# handed on took half of the time.
-_compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-
 _VALUE, _WEEKEND, _NIGHT = int(Op.VALUE), int(Op.WEEKEND), int(Op.NIGHT)
 _RATIO, _DIFFERENCE = int(Op.RATIO), int(Op.DIFFERENCE)
 _COUNT, _SUM, _MEAN, _STD, _MAX, _MIN = (int(o) for o in (Op.COUNT, Op.SUM, Op.MEAN, Op.STD, Op.MAX, Op.MIN))
@@ -109,6 +102,9 @@ _SINCE_LAST, _LAST, _SLOPE = int(Op.SINCE_LAST), int(Op.LAST), int(Op.SLOPE)
 @intrinsic
 def _fetch(context, array, index):
     """Starts to bring the array's word `index`, counted through all its rows, into the cache."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -122,13 +118,13 @@ def _fetch(context, array, index):
     return types.void(array, types.int64), generate
 
 
-@_compiled
+@compiled
 def _at(arena, i):
     """One word of the arena; unsigned indices spare the test for negative ones, so that loops are vectorised."""
     return arena[np.uintp(i)]
 
 
-@_compiled
+@compiled
 def _search(arena, low, n, ts):
     """First of the `n` records from `low` on later than `ts`; without branches, which would be guessed wrong."""
     while n > 1:
@@ -138,7 +134,7 @@ def _search(arena, low, n, ts):
     return low + (n == 1 and _at(arena, low) <= ts)
 
 
-@_compiled
+@compiled
 def _after(arena, low, high, ts):
     """First index in [low, high) whose record is later than `ts`: mostly there is none."""
     if high > low and _at(arena, high - 1) <= ts:
@@ -146,7 +142,7 @@ def _after(arena, low, high, ts):
     return _search(arena, low, high - low, ts)
 
 
-@_compiled
+@compiled
 def _home(key, mask):
     """Where a key belongs in the hash table (murmur3's finaliser)."""
     k = np.uint64(key)
@@ -158,7 +154,7 @@ def _home(key, mask):
     return np.int64(k & np.uint64(mask))
 
 
-@_compiled
+@compiled
 def _find(table, ring, key):
     """Index in the table of a known key; `-1 - index` of the free place where it would go."""
     mask = table.shape[0] - 1
@@ -170,7 +166,7 @@ def _find(table, ring, key):
     return -1 - at
 
 
-@_compiled
+@compiled
 def _forget(table, ring, key):
     """Removes a key from the table (linear probing, shifting back what follows)."""
     hole = _find(table, ring, key)
@@ -188,7 +184,7 @@ def _forget(table, ring, key):
     table[hole] = -1
 
 
-@_compiled
+@compiled
 def index_ring(table, ring, head, tail):
     """Fills an empty hash table with the ring's entries `head` to `tail`."""
     mask = table.shape[0] - 1
@@ -200,7 +196,7 @@ def index_ring(table, ring, head, tail):
         table[at] = slot
 
 
-@_compiled
+@compiled
 def _remember_room(limits, table, ring, features, head):
     """Makes room for one more remembered event. Only a full ring forgets: what is out of its time, or too much."""
     if head[H_RING_TAIL] - head[H_RING_HEAD] >= ring.shape[0]:
@@ -218,13 +214,13 @@ def _remember_room(limits, table, ring, features, head):
     return DONE
 
 
-@_compiled
+@compiled
 def _words(size):
     """Words of a segment of a size class: 16, 24, 32, 48, 64, 96 and so on."""
     return (2 + (size & 1)) << ((size >> 1) + 3)
 
 
-@_compiled
+@compiled
 def _size_for(words):
     """The smallest size class of at least so many words."""
     size = 0
@@ -233,7 +229,7 @@ def _size_for(words):
     return size
 
 
-@_compiled
+@compiled
 def _room(meta, row, width, arena, head, cutoff):
     """Makes room for one more record of an entity, dropping those at or before `cutoff` where it is full."""
     offset, capacity = meta[row, M_OFFSET], meta[row, M_CAPACITY]
@@ -268,7 +264,7 @@ def _room(meta, row, width, arena, head, cutoff):
     return True
 
 
-@_compiled
+@compiled
 def compact(meta, widths, arena, cutoffs, new_meta, new_arena):
     """Writes every entity's live records without gaps, each into the smallest segment that holds them and one more.
 
@@ -300,7 +296,7 @@ def compact(meta, widths, arena, cutoffs, new_meta, new_arena):
     return tail
 
 
-@_compiled
+@compiled
 def _newest_label(arena, first, n):
     """Which of `n` tags is the newest with a label; -1 where there is none."""
     while n >= 16:
@@ -315,7 +311,7 @@ def _newest_label(arena, first, n):
     return n - 1
 
 
-@_compiled
+@compiled
 def _tally(tallies, frames, bounds, strides, arena, found):
     """What the windows hold, each record looked at once: a longer window adds what a shorter one has not."""
     for t in range(tallies.shape[0]):
@@ -353,7 +349,7 @@ def _tally(tallies, frames, bounds, strides, arena, found):
             found[t] = low + newest if newest >= 0 else -1
 
 
-@_compiled
+@compiled
 def _trimmed_mean(arena, first, n, total, times, rounds):
     mean = total / n
     for _ in range(rounds):
@@ -370,7 +366,7 @@ def _trimmed_mean(arena, first, n, total, times, rounds):
     return mean
 
 
-@_compiled
+@compiled
 def _number_window(op, arena, low, high, stride, column, tallied, value, current, times, rounds, ts):
     """Operations on the values of a window (and the current one where it counts). NaN: nothing there."""
     past = high - low
@@ -405,7 +401,7 @@ def _number_window(op, arena, low, high, stride, column, tallied, value, current
     return (value - mean) / deviation if deviation > 0.0 else math.nan
 
 
-@_compiled
+@compiled
 def _slope(arena, low, high, first, value, current, ts, mean):
     """Least squares in quanta a day; times are taken from the current event, so they stay small and exact."""
     days = 0.0
@@ -421,7 +417,7 @@ def _slope(arena, low, high, first, value, current, ts, mean):
     return cross / spread if spread > 0.0 else math.nan
 
 
-@_compiled
+@compiled
 def _count_above(arena, first, n, most):
     count = 0
     for i in range(n):
@@ -429,7 +425,7 @@ def _count_above(arena, first, n, most):
     return count
 
 
-@_compiled
+@compiled
 def _label_window(op, arena, low, high, stride, carried, at_most, tallied, flags, ts):
     """Operations on a window's labels. A positive counts where its carried value is at most `at_most` millionths.
 
@@ -473,7 +469,7 @@ def _label_window(op, arena, low, high, stride, carried, at_most, tallied, flags
     return (ts - arena[found]) / DAY if found >= 0 else math.nan
 
 
-@_compiled
+@compiled
 def _frames(frames, floors, lows, highs, arena, ts, bounds):
     """Finds where each window begins and ends; each by itself, so that the processor searches for many at once."""
     for w in range(frames.shape[0]):
@@ -489,7 +485,7 @@ def _frames(frames, floors, lows, highs, arena, ts, bounds):
         bounds[w, 0], bounds[w, 1] = min(begin, end), end
 
 
-@_compiled
+@compiled
 def _compute(codes, params, frames, batch, i, arena, bounds, strides, tallied, counts, registers, out):
     """All features of batch row `i`, given where their windows begin and end and what they hold."""
     ts = batch[i, B_TS]
@@ -563,7 +559,7 @@ def _compute(codes, params, frames, batch, i, arena, bounds, strides, tallied, c
         out[i, f] = result
 
 
-@_compiled
+@compiled
 def _insert(meta, row, width, arena, at, most, batch, i, numbers, label, carries, registers):
     """Writes the event's record at position `at` of its entity's segment, shifting what is later."""
     if meta[row, M_LENGTH] >= most:
@@ -587,7 +583,7 @@ def _insert(meta, row, width, arena, at, most, batch, i, numbers, label, carries
     meta[row, M_NEWEST] = max(meta[row, M_NEWEST], batch[i, B_TS])
 
 
-@_compiled
+@compiled
 def _record(arena, low, last, stride, ts, key):
     """Where an event's record stands, looking back from `last` through those of its time; -1: nowhere."""
     while last >= low and arena[last] == ts:
@@ -597,7 +593,7 @@ def _record(arena, low, last, stride, ts, key):
     return -1
 
 
-@_compiled
+@compiled
 def _apply_label(limits, batch, i, meta, arena, table, ring, head):
     """Gives an event its label; one that is not known (yet) gets a place where the label waits for it."""
     key, label = batch[i, B_KEY], batch[i, B_LABEL]
@@ -625,7 +621,7 @@ def _apply_label(limits, batch, i, meta, arena, table, ring, head):
     return LABELLED
 
 
-@_compiled
+@compiled
 def _has_features(ring, head, slot):
     """Whether the ring's slot is young enough to have a place for its features."""
     tail = head[H_RING_TAIL]
@@ -633,7 +629,7 @@ def _has_features(ring, head, slot):
     return sequence >= head[H_FEATURES_HEAD]
 
 
-@_compiled
+@compiled
 def _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring):
     """Starts to bring into the cache what rows some way ahead will look at; what it fetches decides nothing."""
     entities, rows = limits[ENTITIES], B_VALUES + limits[NUMBERS]
@@ -657,7 +653,7 @@ def _fetch_ahead(limits, reads, batch, i, n, meta, arena, table, ring):
             _fetch(arena, low + length)
 
 
-@_compiled
+@compiled
 def process(
     codes, params, frames, tallies, carries, limits, reads, batch, i, n, out, status,
     meta, arena, table, ring, features, head, registers, scratch,

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from vigil.features.machine import compiled
 from vigil.features.program import TAG, TS
 
 Words = npt.NDArray[np.int64]
@@ -27,10 +27,8 @@ _B_KEY, _B_TS = 0, 1
 _LABEL_BITS = 3
 _LEAST = 4  # records of room of the smallest segment
 
-_compiled = njit(cache=True, nogil=True)
 
-
-@_compiled
+@compiled
 def _place(meta, row, arena, ts, key):
     """Where a record of that time and key is (found), or would be put (not)."""
     first, stride = meta[row, _OFFSET] + meta[row, _START], meta[row, _CAPACITY]
@@ -51,7 +49,7 @@ def _place(meta, row, arena, ts, key):
     return low, False
 
 
-@_compiled
+@compiled
 def _segment(count, width):
     """Words of a segment with room for one record more than `count`: of the kernel's size classes."""
     size, words = 0, 16
@@ -61,7 +59,7 @@ def _segment(count, width):
     return words
 
 
-@_compiled
+@compiled
 def run(words, starts, counts, widths, most, rows, meta, arena, tail):
     """Runs logs into the kernel's state, in place of what is there or, where only a log's end is given, after it.
 
@@ -105,7 +103,7 @@ def run(words, starts, counts, widths, most, rows, meta, arena, tail):
     return tail
 
 
-@_compiled
+@compiled
 def _make_room(row, count, width, meta, arena, tail):
     """Gives a row a segment with room for `count` records more: the one it has, or one at `tail`. Words taken."""
     offset, capacity, start, length = meta[row, _OFFSET], meta[row, _CAPACITY], meta[row, _START], meta[row, _LENGTH]
@@ -120,7 +118,7 @@ def _make_room(row, count, width, meta, arena, tail):
     return segment
 
 
-@_compiled
+@compiled
 def room(rows, counts, widths, meta):
     """Words of the arena that :func:`run` takes at most for so many entries."""
     total = 0
@@ -129,7 +127,7 @@ def room(rows, counts, widths, meta):
     return total
 
 
-@_compiled
+@compiled
 def find(batch, first, meta, arena, places):
     """Writes where each entity holds each event of a batch: its record's first word in the arena, or -1.
 
@@ -144,7 +142,7 @@ def find(batch, first, meta, arena, places):
             places[i, entity] = at if found else -1
 
 
-@_compiled
+@compiled
 def live(rows, keep_ms, meta, arena, counts):
     """Writes how many records of each entity its windows can still see."""
     for n in range(rows.shape[0]):

@@ -266,7 +266,8 @@ def _entries(path: Path, columns: int) -> Iterator[tuple[npt.NDArray[np.int64], 
         at += _ENTRY.size + len(body)
         found = _head.decode(body[:keys]) if keys else []
         head = found if isinstance(found, _Head) else _Head(found, {})
-        yield np.frombuffer(body[keys:], np.int64).reshape(rows, columns), head, at
+        # A copy: to the kernel, what is read-only or not aligned is of another type, and it would be compiled anew.
+        yield np.frombuffer(body[keys:], np.int64).reshape(rows, columns).copy(), head, at
 
 
 def _mapped(path: Path) -> memoryview:

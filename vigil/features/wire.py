@@ -5,7 +5,7 @@ Compiled here and not in `kernel.py` as it calls none of it: numba's cache on di
 
 from __future__ import annotations
 
-from numba import njit
+from vigil.features.machine import compiled
 
 FRAMED = 24  # bytes that a word takes at most besides its own
 # Columns of the table of logs: where in the bytes of all names a log's key begins, where in it the key of its entity,
@@ -15,10 +15,8 @@ NAME, RAW, NAME_END, ENTITY, BUCKET, VERSION, ENTRIES, REFRESHED, LOG_COLUMNS = 
 WAITS, KNOWN = ord("w"), ord("k")
 HEAD, FIXED = 2, 12  # bytes of kind and label; of these, the time and how many features there are
 
-_compiled = njit(cache=True, nogil=True)
 
-
-@_compiled
+@compiled
 def frames(blob, at, out, tail):
     """Writes words as the protocol (RESP) has them.
 
@@ -41,7 +39,7 @@ def frames(blob, at, out, tail):
     return tail
 
 
-@_compiled
+@compiled
 def remembered(
     which, batch, first, labels, features, logs, names, prefix, buckets, keys, key_at, values, value_at
 ):  # fmt: skip
@@ -79,7 +77,7 @@ def remembered(
         key_at[n, 1], value_at[n, 1] = key_tail, value_tail
 
 
-@_compiled
+@compiled
 def _event_key(out, tail, prefix, bucket, key):
     for byte in prefix:
         out[tail] = byte
@@ -93,7 +91,7 @@ def _event_key(out, tail, prefix, bucket, key):
     return tail + 8
 
 
-@_compiled
+@compiled
 def _decimal(out, tail, number):
     digits, rest = 1, number // 10
     while rest:
@@ -104,14 +102,14 @@ def _decimal(out, tail, number):
     return tail + digits
 
 
-@_compiled
+@compiled
 def _little(out, tail, number, size):
     for j in range(size):
         out[tail + j] = (number >> (8 * j)) & 255
     return tail + size
 
 
-@_compiled
+@compiled
 def _line_ends(out, tail):
     out[tail], out[tail + 1] = 13, 10
     return tail + 2

@@ -63,7 +63,11 @@ class Cluster:
         name, _, tag = self.image.rpartition(":")
         image = ("--set", f"image.repository={name}", "--set-string", f"image.tag={tag}")
         chart = (str(CHART), "--values", str(values), *image, "--wait", "--timeout", "240s")
-        return self.helm(verb, *chart, *arguments)
+        try:
+            return self.helm(verb, *chart, *arguments)
+        except Refused as failure:
+            seen = self.kubectl("get", "pods,persistentvolumeclaims,events")
+            raise Refused(f"{failure}\n{seen[-6000:]}") from failure
 
     def pods(self, component: str = "serve") -> list[dict[str, Any]]:
         """Those that are not on their way out."""

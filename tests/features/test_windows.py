@@ -72,6 +72,7 @@ def test_events_alone_and_in_batches_get_the_same_bits(events: list[dict[str, An
     assert one_by_one.tobytes() == batches.tobytes()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["x", "5", 5, 6]), st.sampled_from("pq")), min_size=FEW))
 def test_many_events_are_packed_as_they_would_be_one_by_one(values: list[Any]) -> None:
     """Keys seen before and not, and integers among strings."""

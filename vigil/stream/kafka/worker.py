@@ -226,9 +226,10 @@ class Worker:
         decisions, alerts = self._topics.decisions, self._topics.alerts
         outputs, first = work.outputs, len(work.outputs)
         version: Headers = [("vigil-decision", self._version)]
-        for place, value in zip(outcome.places, outcome.records, strict=True):
-            record = records[place]
-            outputs.append((decisions, value, record.key(), _headers(record, version)))
+        for record, value in zip([records[place] for place in outcome.places], outcome.records, strict=True):
+            came = record.headers()
+            headers = version if came is None else [*version, *(item for item in came if item[0] == TRACE)]
+            outputs.append((decisions, value, record.key(), headers))
         for i in outcome.blocked:
             outputs.append((alerts, *outputs[first + i][1:]))
         if quiet:
@@ -327,8 +328,3 @@ def _offsets(records: Sequence[Any]) -> dict[tuple[str, int], int]:
     """The next offset to read after `records`, by topic and partition."""
     last = {record.partition(): record for record in records}
     return {(record.topic(), partition): record.offset() + 1 for partition, record in last.items()}
-
-
-def _headers(record: Any, version: Headers) -> Headers:
-    headers = record.headers()
-    return version if headers is None else [*version, *(item for item in headers if item[0] == TRACE)]

@@ -50,7 +50,7 @@ import numpy as np
 from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain
 from vigil.errors import Unavailable
-from vigil.features import commit, plan
+from vigil.features import commit, kernel, plan
 from vigil.features.commit import Writes
 from vigil.features.link import Again, Command, Link, Pending
 from vigil.features.loaded import REFRESH, Loaded, Remembered
@@ -177,12 +177,16 @@ class SharedStore:
         """
         given = [(key_of(item.event_id), item.label) for item in labels]
         until_s = time.monotonic() + self._timeout_s
+        told: Status | None = None
         with self._guard:
             while True:
                 begun_s = time.monotonic()
                 try:
                     remembered = self._reader.read(self._loaded, [], list(dict.fromkeys(key for key, _ in given)))
                     status, writes, pairs = plan.labelled(self._loaded, given, remembered)
+                    if told is not None:  # what is known now may be what an earlier try has written
+                        status = np.where(status == kernel.LABEL_KNOWN, told, status)
+                    told = status
                     self._loaded.drop(pairs)
                     if not any(map(self._commit, self._staged(writes))):
                         return status

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter, time
 
@@ -19,11 +20,18 @@ ANSWER_S = 30.0
 TRY_S = 2.0
 LOOK_S = 0.5
 STUCK_S = 6.0
+
+# After a restart the broker may not know what a producer has sent before, which librdkafka takes for fatal.
+LOST_COUNT = (
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+)
 UNASSIGNED = -1  # the partition: by the key
 
 
 class Stuck(StreamError):
-    """A producer that does not come back from a call, as after a restart of the only broker: make another one.
+    """A producer that does not come back from a call or has lost count, as after a restart of the broker: make another.
 
     Its transaction cannot be committed any more: the other one, of the same name, fences it off.
     """
@@ -159,6 +167,11 @@ class Commits:
             return False
         return True
 
+    def abandon(self) -> None:
+        """Ends the thread when it comes back, however much was handed over."""
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
+
     def close(self) -> None:
         """Ends the thread once all that was handed over is committed, or dropped."""
         self._queue.put(None)
@@ -203,14 +216,14 @@ class Commits:
     def _abort(self, failure: KafkaException) -> None:
         error: KafkaError = failure.args[0]
         if error.fatal():
-            raise StreamError(_final(error)) from None
+            raise _ended(error) from None
         logger.warning("transaction aborted, its events are read again: %s", error.str())
         metrics.STREAM_ABORTS.inc()
         self.aborted = True
         try:
             _insist(self._writer.abort_transaction)
         except KafkaException as worse:
-            raise StreamError(_final(worse.args[0])) from None
+            raise _ended(worse.args[0]) from None
 
 
 def _insist(call: object) -> None:
@@ -227,7 +240,10 @@ def _insist(call: object) -> None:
             logger.info("transaction: %s, tried again", error.str())
 
 
-def _final(error: KafkaError) -> str:
+def _ended(error: KafkaError) -> StreamError:
+    """What is raised for an error that ends a producer."""
+    if error.code() in LOST_COUNT:
+        return Stuck(f"the broker has lost count of what was sent: {error.str()}")
     if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
-        return f"another worker has taken over the work of this one, which ends ({error.str()})"
-    return f"the broker ended the producer of this worker, which ends: start it again ({error.str()})"
+        return StreamError(f"another worker has taken over the work of this one, which ends ({error.str()})")
+    return StreamError(f"the broker ended the producer of this worker, which ends: start it again ({error.str()})")

@@ -92,6 +92,7 @@ class Worker:
             except Stuck as stuck:
                 logger.warning("%s: with another producer, its events are read again", stuck)
                 self._decided += self._commits.decided
+                self._commits.abandon()
                 self._commits = self._begin()
                 self._commits.aborted = True
         self._commits.drain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import ssl
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -141,7 +143,11 @@ class Served(Process):
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nothing listens on.
+
+    Not one of those that the system gives by itself: BentoML takes some of these before it takes this one.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOCALHOST, random.SystemRandom().randrange(12_000, 32_000)))
+            return int(probe.getsockname()[1])

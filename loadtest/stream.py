@@ -273,8 +273,9 @@ def steady(folder: Path, made: Records, rate: int, seconds: int, kill: bool) -> 
                 run.worker.kill()
                 run.worker.wait()
                 run.start()
-            records = [record for record in reader.consume(5000, 0.005) if record.error() is None]
-            now_s = time.time()
+            first = reader.poll(0.005)  # `consume` would wait for more before it gives what is there
+            found = [] if first is None else [first, *reader.consume(5000, 0)]
+            records, now_s = [record for record in found if record.error() is None], time.time()
             for record in records:
                 number = (record.value() or b"").split(b'"', 4)[3]
                 ids.append(number)

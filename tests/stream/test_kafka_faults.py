@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from loadtest.valkey import Valkey
 from tests.stream.conftest import DOMAIN, Stream, events_of, history, last_line, rows_of, running
 from vigil.features.history import UNKNOWN, History
 from vigil.features.store import MemoryStore
+from vigil.stream.kafka.clients import Topic, producer
+from vigil.stream.kafka.commits import begun
 
 WORLDS = 7
 
@@ -82,6 +85,21 @@ def test_a_worker_killed_inside_a_transaction_loses_nothing_and_doubles_nothing(
     stream.run()
     assert_each_once_as_offline(stream, past)
     assert len(stream.committed("decisions", "read_uncommitted")) > len(past)
+
+
+def test_what_a_killed_worker_has_left_open_is_ended_at_once(stream: Stream) -> None:
+    topic = Topic(stream.broker.address, stream.names["decisions"])
+    make = partial(producer, topic, {}, **{"transactional.id": topic.name, "transaction.timeout.ms": 10_000})
+    left, took_s = [begun(make)], list[float]()
+    for _ in range(5):
+        left[-1].begin_transaction()
+        left[-1].produce(topic.name, b"{}")
+        assert left[-1].flush(60) == 0
+        began_s = time.perf_counter()
+        left.append(begun(make))
+        took_s.append(time.perf_counter() - began_s)
+    assert min(took_s) < 0.4  # a single producer asks, and asks again after half a second
+    assert stream.ends("decisions", committed=True) == stream.ends("decisions", committed=False)
 
 
 def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:

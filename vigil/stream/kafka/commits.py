@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import perf_counter, time
+from time import monotonic, perf_counter, time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -17,6 +17,7 @@ from vigil.stream.kafka.clients import logger
 
 Headers = list[tuple[str, str | bytes | None]]
 ANSWER_S = 30.0
+ASK_S, ANEW_S = 0.03, 0.5
 TRY_S = 2.0
 LOOK_S = 0.5
 STUCK_S = 6.0
@@ -60,25 +61,32 @@ class Work:
     oldest_ms: int = 0
 
 
-def begun(writer: Producer, given_up: Callable[[], bool] = lambda: True) -> Producer:
+def begun(make: Callable[[], Producer], given_up: Callable[[], bool] = lambda: True) -> Producer:
     """A transactional producer that has ended the transactions of the one before it, of the same name.
 
     Args:
-        writer: the producer.
+        make: makes a producer, always of the same name.
         given_up: asked where the broker has not answered in time: whether that is not waited for any more.
 
     Raises:
         StreamError: where the broker does not take it.
     """
+    writer, wait_s, until_s = make(), ASK_S, monotonic() + ANSWER_S
     while True:
         try:
-            writer.init_transactions(ANSWER_S)
+            writer.init_transactions(wait_s)
             return writer
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
-            if not error.retriable() or given_up():
-                raise StreamError(f"no transactions: {error.str()}") from None
+        if not error.retriable() or (monotonic() > until_s and given_up()):
+            raise StreamError(f"no transactions: {error.str()}")
+        if monotonic() > until_s:
             logger.warning("no transactions, asked again: %s", error.str())
+            until_s = monotonic() + ANSWER_S
+        if error.code() == KafkaError.CONCURRENT_TRANSACTIONS:
+            # The one before is being ended, in milliseconds. This producer asks again after 500, another one at once.
+            del writer
+            writer, wait_s = make(), min(wait_s * 1.5, ANEW_S)
 
 
 class Commits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from confluent_kafka import TopicPartition
@@ -50,8 +51,8 @@ def replay(letters: Topic, group: str, properties: Mapping[str, str], stopped: C
     name = f"{group}-dead-letters"
     reader = consumer(letters, name, properties)
     ends = {p: reader.get_watermark_offsets(_at(letters, p))[1] for p in partitions(reader, letters)}
-    writer = producer(letters, properties, **{"transactional.id": name, "transaction.timeout.ms": 10_000})
-    commits = Commits(begun(writer), reader)
+    more = {"transactional.id": name, "transaction.timeout.ms": 10_000}
+    commits = Commits(begun(partial(producer, letters, properties, **more)), reader)
     known = committed(reader, [_at(letters, p) for p in ends])
     left = {p for p, end in ends.items() if end > 0 and _known(known, p) < end}
     reader.assign(known)

@@ -286,6 +286,9 @@ def stream(
     stop_at_end: Annotated[bool, typer.Option("--stop-at-end", help="Kafka: end once all is read.")] = False,
 ) -> None:
     """Scores a stream of events into decision records: from and to files, pipes, Kafka."""
+    from vigil.stream import interpreter
+
+    interpreter.tune()
     from vigil.stream import run
 
     names = run.Names(group, feedback, alerts, dead_letters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +34,6 @@ def flow(source: Source, scorer: Scorer, sink: Sink, refuse: Refuse, clock_ms: C
     Raises:
         DataError: where the source cannot be read or the sink not be written.
     """
-    spare_collector()
     total = Total()
     for batch in source.batches(BATCH):
         outcome = scorer.score(batch.values, scorer.decode(batch.values), clock_ms())
@@ -52,17 +50,6 @@ def flow(source: Source, scorer: Scorer, sink: Sink, refuse: Refuse, clock_ms: C
 def to_stderr(number: int, value: bytes, why: InvalidInput) -> None:
     """Says on standard error which event was refused, and why."""
     print(f"event {number} refused: {why}", file=sys.stderr)
-
-
-def spare_collector() -> None:
-    """Lets the cyclic garbage collector look seldom: a batch makes 50,000 objects, none of them in a cycle.
-
-    And threads take turns sooner: the one that commits commonly waits for the broker, and then for the interpreter.
-    """
-    sys.setswitchinterval(0.0005)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 1000)
 
 
 def clock_ms() -> int:

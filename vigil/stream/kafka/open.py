@@ -24,7 +24,7 @@ from vigil.engine import Engine
 from vigil.errors import ConfigError, StateError, Unavailable
 from vigil.features.state import check_free
 from vigil.settings import MEMORY, Settings
-from vigil.stream.flow import clock_ms, spare_collector
+from vigil.stream.flow import clock_ms
 from vigil.stream.kafka.clients import (
     ANSWER_S,
     CLIENT,
@@ -115,7 +115,6 @@ def _work(
                 _check_alone(topics.events, group, member, properties)
             lanes = Lanes(settings.stream_align_ms / 1000, settings.max_future_s * 1000)
             places = Places(reader, engine.store, known)
-            spare_collector()
             scorer, begin = Scorer(engine, with_features), lambda: Commits(next(writers)(), reader)
             return _run(Worker(scorer, topics, reader, begin, places, lanes, stopped, stop_at_end))
     finally:

@@ -17,7 +17,7 @@ from vigil.stream.kafka.clients import logger
 
 Headers = list[tuple[str, str | bytes | None]]
 ANSWER_S = 30.0
-ASK_S, ANEW_S = 0.03, 0.5
+ASK_S, ANEW_S = 0.03, 0.25  # well below the half second after which librdkafka asks again
 TRY_S = 2.0
 LOOK_S = 0.5
 STUCK_S = 6.0
@@ -84,7 +84,7 @@ def begun(make: Callable[[], Producer], given_up: Callable[[], bool] = lambda: T
             logger.warning("no transactions, asked again: %s", error.str())
             until_s = monotonic() + ANSWER_S
         if error.code() == KafkaError.CONCURRENT_TRANSACTIONS:
-            # The one before is being ended, in milliseconds. This producer asks again after 500, another one at once.
+            # The one before is being ended, in milliseconds. librdkafka would wait 500; another producer asks at once.
             del writer
             writer, wait_s = make(), min(wait_s * 1.5, ANEW_S)
 

@@ -53,7 +53,7 @@ WRITER = {
     "enable.idempotence": True,
     "partitioner": "murmur2_random",
     "compression.type": "lz4",
-    "linger.ms": 2,
+    "linger.ms": 0.5,  # a transaction is waited for; what it holds is produced faster than that anyway
     "batch.size": 1_000_000,
     "batch.num.messages": 20_000,
     "queue.buffering.max.messages": 500_000,

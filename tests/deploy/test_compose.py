@@ -119,11 +119,25 @@ def test_what_is_mounted_is_there(whole: Any) -> None:
     assert all(source.is_file() or any(source.iterdir()) for source in sources)
 
 
-def test_prometheus_scrapes_services_on_ports_that_they_listen_on(whole: Any) -> None:
+@pytest.fixture(scope="module")
+def scraped() -> Any:
+    """What Prometheus scrapes, by the name of the job."""
     configured = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"]
-    targets = {target for job in configured for group in job["static_configs"] for target in group["targets"]}
-    metrics_port = whole["stream"]["environment"]["VIGIL_STREAM_METRICS_PORT"]
-    assert targets == {"vigil:3000", f"stream:{metrics_port}"}
+    return {job["job_name"]: job for job in configured}
+
+
+def test_prometheus_scrapes_services_on_ports_that_they_listen_on(scraped: Any, whole: Any) -> None:
+    assert [group["targets"] for group in scraped["vigil"]["static_configs"]] == [["vigil:3000"]]
+    stream = f"stream:{whole['stream']['environment']['VIGIL_STREAM_METRICS_PORT']}"
+    assert {"target_label": "__address__", "replacement": stream} in scraped["vigil-stream"]["relabel_configs"]
+
+
+def test_prometheus_misses_nothing_of_a_profile_that_is_left_out(scraped: Any, whole: Any) -> None:
+    for job in scraped.values():
+        fixed = {target.partition(":")[0] for group in job.get("static_configs", []) for target in group["targets"]}
+        assert fixed <= ALWAYS
+    [looked_up] = scraped["vigil-stream"]["dns_sd_configs"]
+    assert all(whole[name]["profiles"] == ["stream"] for name in looked_up["names"])
 
 
 def test_kafka_has_the_topics_of_the_stream(whole: Any) -> None:

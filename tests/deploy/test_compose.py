@@ -23,6 +23,11 @@ ALWAYS = {"vigil", "valkey"}
 LOAD = "load", "load-worker"  # only when asked for
 OURS = "vigil", "stream", "feed", "feed-stream"
 ONCE = {"topics"}
+# What the images declare as such.
+VOLUMES = {
+    "/apache/kafka:": {"/etc/kafka/secrets", "/var/lib/kafka/data", "/mnt/shared/config"},
+    "/prom/prometheus:": {"/prometheus"},
+}
 
 
 def words(command: str | list[str] | None) -> list[str]:
@@ -138,6 +143,17 @@ def test_prometheus_misses_nothing_of_a_profile_that_is_left_out(scraped: Any, w
         assert fixed <= ALWAYS
     [looked_up] = scraped["vigil-stream"]["dns_sd_configs"]
     assert all(whole[name]["profiles"] == ["stream"] for name in looked_up["names"])
+
+
+@pytest.mark.parametrize("image", VOLUMES)
+def test_an_image_leaves_no_volume_without_a_name_behind(image: str, whole: Any) -> None:
+    services = [service for service in whole.values() if image in service["image"]]
+    assert services
+    for service in services:
+        assert VOLUMES[image] <= {
+            *service.get("tmpfs", []),
+            *(volume["target"] for volume in service.get("volumes", [])),
+        }
 
 
 def test_kafka_has_the_topics_of_the_stream(whole: Any) -> None:

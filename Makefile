@@ -68,8 +68,9 @@ $(TOOLS)/ready: requirements/tools requirements/helm.txt | $(VENV)/ready
 chart-docs: $(TOOLS)/ready ## helm/README.md, from the comments in helm/values.yaml
 	@$(TOOLS)/helm-docs --log-level warning --chart-search-root helm --sort-values-order file
 
-chart-live: $(TOOLS)/ready ## The chart on the cluster that KUBECONFIG names, with IMAGE; without, on one of its own, with build/image/image.tar
-	@tests/cluster/run $(BIN)/python -m pytest -m cluster tests/cluster
+chart-live: export KEDA := $(KEDA)
+chart-live: $(TOOLS)/ready ## The chart on the cluster that KUBECONFIG names, with IMAGE; without, on one of its own, with build/image/image.tar; KEDA=1: with KEDA
+	@tests/cluster/run $(BIN)/python -m pytest -m '$(if $(KEDA),cluster or keda,cluster)' tests/cluster
 
 demo: setup ## From nothing to scored payments, and a summary; then it ends
 	@./demo.sh $(PORT) $(GRPC_PORT)

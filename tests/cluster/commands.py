@@ -88,6 +88,15 @@ class Cluster:
         """Starts a pod of Vigil's image, locked down, with a command."""
         self.kubectl("apply", "--filename", "-", given=json.dumps(_pod(name, self.image, arguments)))
 
+    def done(self, name: str, *arguments: str) -> str:
+        """What such a pod has printed at its end; the pod is gone then."""
+        self.start(name, *arguments)
+        try:
+            self.kubectl("wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
+            return self.kubectl("logs", name)
+        finally:
+            self.kubectl("delete", "pod", name, "--now")
+
     @contextmanager
     def load(self, rate: float) -> Iterator[dict[str, Any]]:
         """Calls at a constant rate for as long as the block lasts; what became of them is in the dictionary then."""
@@ -142,7 +151,7 @@ def until(what: str, true: Any, limit_s: float = 120.0) -> None:
         try:
             if true():
                 return
-        except Refused as failure:
+        except (Refused, subprocess.TimeoutExpired) as failure:
             said = str(failure)
         time.sleep(0.5)
     raise AssertionError(f"waited {limit_s:.0f} s for {what}; {said}")

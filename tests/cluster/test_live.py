@@ -94,9 +94,7 @@ def test_stream_workers_score_a_topic_once(installed: Cluster) -> None:
     installed.kubectl("rollout", "status", f"deployment/{RELEASE}-stream", "--timeout=120s")
     topic = f"kafka://{RELEASE}-kafka:9092/vigil.events.payments"
     # Slowly: a worker that is ready may still be on its way into the group.
-    installed.start("feed", "vigil", "simulate", "--to", topic, "--rate", "50", "--count", str(EVENTS))
-    installed.kubectl("wait", "pod/feed", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
-    installed.kubectl("delete", "pod", "feed", "--now")
+    installed.done("feed", "vigil", "simulate", "--to", topic, "--rate", "50", "--count", str(EVENTS))
 
     def decided() -> list[float]:
         series = 'vigil_stream_records_total{outcome="decision"}'

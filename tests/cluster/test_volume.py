@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 VALUES = Path(__file__).with_name("volume-values.yaml")
 SCORE = """
 import json, time, urllib.request as web
-event = {"event_id": "kept", "ts": int(time.time()), "customer": "C1", "terminal": "T1", "amount": 20.0}
+event = {"event_id": "kept", "ts": time.time_ns() // 1_000_000, "customer": "C1", "terminal": "T1", "amount": 20.0}
 address, headers = "http://127.0.0.1:3000/v1/payments/score", {"content-type": "application/json"}
 call = web.Request(address, json.dumps(event).encode(), headers)
 print(web.urlopen(call).read().decode())

@@ -8,6 +8,8 @@ import urllib.request
 import polars as pl
 import pytest
 import trustme
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as Place
 from kafka import KafkaConsumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -121,6 +123,22 @@ def test_events_of_transactions_are_read_to_the_end_and_none_waits_then(stream: 
     assert "100 decisions" in stream.run()
 
 
+def test_behind_all_records_nothing_seems_to_wait_whatever_transactions_leave_there(stream: Stream) -> None:
+    stream.commit("events", [(event(i), b"k%d" % (i % 9)) for i in range(300)])
+    stream.commit("feedback", [(b'{"event_id": "e%d", "label": 1}' % i, b"k%d" % i) for i in range(9)])
+    stream.abort("events", 9)
+    with running(stream.worker()) as worker:
+        while (left := behind(stream)) != 0:
+            assert worker.poll() is None, f"{left} left"
+        stream.commit("events", [(event(i), b"k%d" % (i % 9)) for i in range(300, 400)])
+        while (left := behind(stream)) != 0:
+            assert worker.poll() is None, f"{left} left"
+        worker.kill()
+    assert len(stream.decisions()) == 400
+    stream.produce("events", [(event(400), b"k0")])
+    assert "1 decisions" in stream.run()
+
+
 def test_a_worker_says_how_it_does(stream: Stream) -> None:
     stream.produce("events", [(event(i), b"k%d" % i) for i in range(2000)] + [(b"{", b"k")])
     stream.produce("feedback", [(b'{"event_id": "e1", "label": 1}', b"e1")])
@@ -138,6 +156,18 @@ def test_a_worker_says_how_it_does(stream: Stream) -> None:
     transactions = found["vigil_stream_batch_rows_count"]
     assert found["vigil_stream_commit_seconds_count"] == transactions >= 1
     assert 0 < found["vigil_stream_commit_seconds_sum"] < found["vigil_stream_seconds_sum"]
+
+
+def behind(stream: Stream) -> int:
+    """How far the group is behind the ends of what it reads, as whoever scales workers sees it."""
+    group = Consumer({"bootstrap.servers": stream.broker.address, "group.id": stream.names["events"]})
+    left = 0
+    for role in "events", "feedback":
+        places = [Place(stream.names[role], partition) for partition in range(3)]
+        known = sum(max(place.offset, 0) for place in group.committed(places, timeout=60))
+        left += stream.ends(role, committed=False) - known
+    group.close()
+    return left
 
 
 def scraped(port: int) -> dict[str, float]:

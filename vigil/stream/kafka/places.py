@@ -29,6 +29,8 @@ class Places:
         self._reader, self.partitions = reader, partitions
         self._store = store if hasattr(store, "marks") else None
         self._quiet: Offsets = {}
+        self._settled: Offsets = {}
+        self._ends: Offsets = {}
 
     def starts(self, given: Sequence[TopicPartition]) -> list[TopicPartition]:
         """`given` with the offsets to read from.
@@ -42,8 +44,15 @@ class Places:
         for place in committed(self._reader, given):
             self._quiet.pop((place.topic, place.partition), None)
             start = self._start(place.topic, place.partition, place.offset)
+            self._settled[place.topic, place.partition] = max(start, 0)
             found.append(TopicPartition(place.topic, place.partition, start))
         return found
+
+    def drop(self, taken: Sequence[TopicPartition]) -> None:
+        """Forgets partitions that are read no more."""
+        for place in taken:
+            self._settled.pop((place.topic, place.partition), None)
+            self._ends.pop((place.topic, place.partition), None)
 
     def _start(self, topic: str, partition: int, committed: int) -> int:
         if committed < 0:
@@ -69,6 +78,7 @@ class Places:
 
     def settle(self, offsets: Offsets, commit: Offsets) -> Offsets:
         """Puts into `commit` what of `offsets` is to be committed; gives the offsets below which nothing comes out."""
+        self._settled.update(offsets)
         if not self._quiet:
             commit.update(offsets)
             return {}
@@ -79,6 +89,23 @@ class Places:
             if offset >= quiet.get(place, 1 << 62):
                 del self._quiet[place]
         return quiet
+
+    def end(self, topic: str, partition: int, offset: int) -> None:
+        """Takes note that a partition has been read up to `offset`, which is its end for now."""
+        if (topic, partition) in self._settled:
+            self._ends[topic, partition] = offset
+
+    def settle_ends(self, commit: Offsets) -> None:
+        """Puts the ends into `commit`, where they lie behind all records: once all that was read is settled.
+
+        What lies between, marks of transactions and records of aborted ones, would else look like work that waits
+        for ever: to KEDA, for one, which would never let the last worker go.
+        """
+        beyond = {place: end for place, end in self._ends.items() if end > self._settled[place]}
+        self._ends.clear()
+        if beyond:
+            self.mark(beyond)
+            self.settle(beyond, commit)
 
     def check_whole(self, held: Sequence[TopicPartition]) -> None:
         """Raises StateError where state in memory would see only a part of the events."""

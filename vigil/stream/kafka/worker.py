@@ -119,7 +119,7 @@ class Worker:
             self._lanes.add(events, self._decoded(events), now_ms)
         for record in others:
             self._heed(record)
-        self._look_at_ends(now_s)
+        told = self._look_at_ends(now_s)
         work = Work()
         try:
             if labels:
@@ -127,6 +127,8 @@ class Worker:
             # While a transaction is under way, the next one grows: small ones would wait in line behind it.
             if self._lanes.waiting >= BATCH or self._commits.idle:
                 self._score(*self._lanes.take(BATCH, now_s), work, now_ms)
+            if told and not self._lanes.waiting:
+                self._places.settle_ends(work.offsets)
         except Unavailable as away:
             self._wait_for_state(away)
             return
@@ -156,6 +158,7 @@ class Worker:
     def _heed(self, record: Any) -> None:
         error = record.error()
         if error.code() == KafkaError._PARTITION_EOF:
+            self._places.end(record.topic(), record.partition(), record.offset())
             if record.topic() == self._topics.feedback:
                 self._labels_ended.add(record.partition())
             elif (lane := self._lanes.lanes.get(record.partition())) and record.offset() >= lane.next_offset:
@@ -166,8 +169,11 @@ class Worker:
         else:
             end_or_note(error)
 
-    def _look_at_ends(self, now_s: float) -> None:
-        """Sees which partitions have been read to their end, and which are too far ahead to be read on."""
+    def _look_at_ends(self, now_s: float) -> bool:
+        """Sees which partitions have been read to their end, and which are too far ahead to be read on.
+
+        Gives whether it told how far behind they are, which it does once a second.
+        """
         topic, tell = self._topics.events.name, now_s - self._lag_s >= LAG_EVERY_S
         for partition, lane in self._lanes.lanes.items():
             if not lane.ended or tell:
@@ -187,6 +193,7 @@ class Worker:
         if tell:
             check_reading(self._reader)
             self._lag_s = now_s
+        return tell
 
     def _at_end(self) -> bool:
         known = self._places.partitions
@@ -296,6 +303,7 @@ class Worker:
         if paused:
             self._reader.resume(paused)
         self._lanes.drop([place.partition for place in held if place.topic == events])
+        self._places.drop(held)
         self._labels_ended -= {place.partition for place in held if place.topic != events}
 
     def _is_paused(self, partition: int) -> bool:

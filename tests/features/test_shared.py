@@ -321,6 +321,28 @@ def test_a_cluster_whose_master_was_away_goes_on_when_it_is_back() -> None:
         store.link.close()
 
 
+def test_a_cluster_of_which_no_node_answers_is_away_and_goes_on_when_it_is_back() -> None:
+    with ValkeyCluster() as servers:
+        store, memory, events = store_at(servers.url), MemoryStore(DOMAIN), many(60, 11)
+        assert store.apply(events[:20])[0].tobytes() == memory.apply(events[:20])[0].tobytes()
+        for node in servers.nodes:
+            node.stop()
+        with pytest.raises(Unavailable, match="is away"):
+            store.apply(events[20:])
+        late = store_at(servers.url)
+        late.link.open()  # a service may start before its state
+        assert late.problem
+        for node in servers.nodes:
+            node.start()
+        until_s = time.monotonic() + 30
+        while (store.problem or late.problem) and time.monotonic() < until_s:
+            time.sleep(0.01)
+        wanted, _ = memory.apply(events[20:])
+        for opened in (store, late):
+            assert opened.apply(events[20:])[0].tobytes() == wanted.tobytes()
+            opened.link.close()
+
+
 def test_a_bad_address_is_refused_without_showing_its_password() -> None:
     with pytest.raises(ConfigError) as refusal:
         Link("redis://someone:secret@127.0.0.1:port", 100)

@@ -23,6 +23,7 @@ from redis.exceptions import (
     ClusterDownError,
     MovedError,
     NoScriptError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TryAgainError,
@@ -37,6 +38,7 @@ BUCKETS = 128  # keys of one bucket lie together; a cluster spreads by bucket
 PROBE_S = 0.1
 CLUSTER = "+cluster"
 _MOVED = (MovedError, AskError, TryAgainError)
+_FAILURES = (RedisError, RedisClusterException)  # the latter is none of the former, and says that no node answers
 T = TypeVar("T")
 Command = tuple[int, tuple[bytes | str | int, ...] | bytes]  # bucket, words or these as the protocol has them
 
@@ -131,14 +133,14 @@ class Link:
             raise Unavailable(self.problem)
         try:
             return work()
-        except RedisError as failure:
+        except _FAILURES as failure:
             raise self._failed(failure) from None
 
     def open(self) -> None:
         """Asks for the servers and loads the scripts; where they are away, that goes on until they answer."""
         try:
             self._load_scripts()
-        except RedisError as failure:
+        except _FAILURES as failure:
             self._failed(failure)
 
     def script(self, source: str) -> str:
@@ -292,7 +294,7 @@ class Link:
                     client.ping()
                     if self.cluster and client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                         raise ClusterDownError("cluster_state is not ok")
-            except (RedisError, OSError) as failure:
+            except (*_FAILURES, OSError) as failure:
                 logger.debug("still away: %s", failure)
                 continue
             with self._guard:

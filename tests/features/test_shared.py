@@ -235,6 +235,29 @@ def test_an_answer_that_got_lost_is_given_by_the_retry(url: str) -> None:
         opened.link.close()
 
 
+@pytest.mark.parametrize("remembered", [True, False])
+@pytest.mark.parametrize(("most", "gap_ms"), [(20, HOUR), (4096, 300 * DAY_MS)])
+def test_an_event_comes_again_in_a_batch_that_drops_its_records(
+    valkey: Valkey, most: int, gap_ms: int, remembered: bool
+) -> None:
+    """For there are too many that are newer, or no window sees them any more."""
+    domain = replace(DOMAIN, entities=tuple(replace(entity, most_records=most) for entity in DOMAIN.entities))
+    store, memory = store_at(emptied(valkey), domain), MemoryStore(domain)
+    first, later = event(0, START), [event(i, START + gap_ms + i) for i in range(1, 60)]
+    for each in (store, memory):
+        each.apply([first])
+        each.feedback([Feedback("e0", 1)])
+    if not remembered:
+        with valkey.client() as client:
+            client.delete(*client.scan_iter(b"*}e:*"))
+    wanted, became = memory.apply([first, *later])
+    features, status = store.apply([first, *later])
+    assert status.tolist() == [kernel.REPEAT if remembered else kernel.RECOMPUTED, *became[1:].tolist()]
+    assert features.tobytes() == wanted.tobytes()
+    assert store.feedback([Feedback("e0", 1)]).tolist() == [kernel.LABEL_KNOWN]
+    store.link.close()
+
+
 def test_a_log_is_written_anew_without_what_no_window_sees_and_bounded_by_most_records(valkey: Valkey) -> None:
     small = replace(DOMAIN, entities=(replace(DOMAIN.entities[0], most_records=40), DOMAIN.entities[1]))
     url, memory = emptied(valkey), MemoryStore(small)

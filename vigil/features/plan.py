@@ -71,6 +71,7 @@ def computed(
     batch[:, kernel.B_IS_LABEL], batch[:, kernel.B_LABEL], batch[:, loaded.first :] = 0, -1, rows
     before = loaded.places(batch)
     relabelled = _relabelled(loaded, batch, before, known) if known else []
+    labels = _labels(loaded, batch, before, known)
     features, status = loaded.run(batch, known)
     after = loaded.places(batch)
     added = (after >= 0) & (before < 0) & (status <= kernel.TOO_LATE)[:, None]
@@ -86,7 +87,7 @@ def computed(
         owners, places = owners[order], after[events[order], e]
         entries = loaded.entries(e, owners, places, token, whats[order])
         stages.append(_log_writes(loaded, e, np.unique(rows[:, e]), owners, entries, token))
-    stages.append(_event_writes(loaded, batch, features, status, after, known))
+    stages.append(_event_writes(loaded, batch, features, status, labels, known))
     return features, status, stages
 
 
@@ -105,6 +106,22 @@ def _relabelled(
                 loaded.label(row, place, event.label)
                 done.append((i, e))
     return done
+
+
+def _labels(
+    loaded: Loaded, batch: npt.NDArray[np.int64], places: npt.NDArray[np.int64], known: dict[int, Remembered]
+) -> npt.NDArray[np.int64]:
+    """Labels of events: as remembered, else as their records have it, which may be gone once the batch has run."""
+    labels = np.full(len(batch), -1)
+    for i in np.flatnonzero((places >= 0).any(axis=1)).tolist():
+        rows = batch[i, loaded.first :].tolist()
+        held = [(row, place) for row, place in zip(rows, places[i].tolist(), strict=True) if place >= 0]
+        labels[i] = max(loaded.label(row, place) for row, place in held)
+    if known:
+        for i, key in enumerate(batch[:, kernel.B_KEY].tolist()):
+            if event := known.get(key):
+                labels[i] = event.label
+    return labels
 
 
 def _log_writes(
@@ -140,22 +157,17 @@ def _event_writes(
     batch: npt.NDArray[np.int64],
     features: Features,
     status: Status,
-    places: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
     known: dict[int, Remembered],
 ) -> Writes:
     """Puts events of a batch that are not remembered yet, each once."""
     keys = batch[:, kernel.B_KEY]
-    heads, labels = np.full(len(batch), _ABSENT, np.uint16), np.full(len(batch), -1)
-    puts = status != kernel.REPEAT
+    heads, puts = np.full(len(batch), _ABSENT, np.uint16), status != kernel.REPEAT
     if known:
         for i, key in enumerate(keys.tolist()):
             if event := known.get(key):
                 puts[i] &= event.ts_ms is None
-                labels[i], heads[i] = event.label, _head(event)
-    for i in np.flatnonzero(puts & (status == kernel.RECOMPUTED) & (heads == _ABSENT)).tolist():
-        rows = batch[i, loaded.first :].tolist()
-        held = [(row, place) for row, place in zip(rows, places[i].tolist(), strict=True) if place >= 0]
-        labels[i] = max(loaded.label(row, place) for row, place in held)
+                heads[i] = _head(event)
     which = np.flatnonzero(puts)
     which = which[np.sort(np.unique(keys[which], return_index=True)[1])]
     buckets = keys[which] % BUCKETS

@@ -289,6 +289,20 @@ def test_what_is_not_used_any_more_expires(valkey: Valkey) -> None:
     store.link.close()
 
 
+def test_what_has_expired_or_was_emptied_while_it_was_loaded_expires_again(url: str, request: Any) -> None:
+    first, second = store_at(url), store_at(url)
+    for i, store in enumerate((first, second, first, second)):  # one meets what the other has changed, and looks first
+        store.apply([event(i, START + i)])
+    servers = request.getfixturevalue(request.node.callspec.params["url"])
+    emptied(servers)
+    second.apply([event(9, START + 9)])
+    for node in servers.nodes if isinstance(servers, ValkeyCluster) else [servers]:
+        with node.client() as client:
+            assert all(client.ttl(key) > 0 for key in client.scan_iter())
+    for store in (first, second):
+        store.link.close()
+
+
 def test_domains_and_feature_specs_do_not_meet_on_one_server(valkey: Valkey) -> None:
     url = emptied(valkey)
     one, other = store_at(url), store_at(url, replace(DOMAIN, grace_days=0.25))

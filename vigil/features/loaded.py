@@ -150,7 +150,6 @@ class Loaded:
         table[0, wire.NAME], table[1:, wire.NAME] = self._names_end, ends[:-1]
         table[:, wire.RAW], table[:, wire.NAME_END] = ends - raw, ends
         table[:, wire.ENTITY], table[:, wire.BUCKET] = np.array([name[:2] for name in names], np.int64).T
-        table[:, wire.REFRESHED] = -1
         self._names_end = int(ends[-1])
         self.reload(rows, logs, np.zeros(len(rows), bool))
 
@@ -165,7 +164,7 @@ class Loaded:
         store, table = self.store, self.logs
         anew = rows[~ends]
         store.meta[anew] = EMPTY_ROW
-        table[anew, wire.ENTRIES], table[anew, wire.VERSION] = 0, NONE
+        table[anew, wire.ENTRIES], table[anew, wire.VERSION], table[anew, wire.REFRESHED] = 0, NONE, -1
         entities = table[rows, wire.ENTITY]
         widths, most = self.widths[entities], self._most[entities]
         lengths = np.array([len(log_ or b"") // 8 for log_ in logs], np.int64)

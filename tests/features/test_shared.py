@@ -342,6 +342,46 @@ def test_a_server_that_hangs_is_waited_for_once_and_then_refused_at_once_until_i
         store.link.close()
 
 
+@pytest.mark.parametrize(
+    ("refuse", "take"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    ],
+)
+def test_a_server_that_takes_no_writes_is_away_until_it_does_and_asked_by_new_connections(
+    refuse: str, take: str
+) -> None:
+    """Its name may mean another one by then."""
+    with Valkey() as server, server.client() as client:
+        store, memory, events, changes = store_at(server.url), MemoryStore(DOMAIN), many(40, 13), list[str]()
+        store.watch(lambda: changes.append(store.problem))
+        until_s = time.monotonic() + 10
+
+        def others() -> set[str]:
+            return {row["id"] for row in client.client_list()} - {str(client.client_id())}
+
+        def asked() -> int:
+            return int(client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
+
+        assert store.apply(events[:20])[0].tobytes() == memory.apply(events[:20])[0].tobytes()
+        before = others()
+        client.execute_command(*refuse.split())
+        with pytest.raises(Unavailable, match="is away"):
+            store.apply(events[20:])
+        pings = asked()
+        while store.problem and asked() < pings + 3 and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert (store.problem != "", len(changes)) == (True, 1)
+        client.execute_command(*take.split())
+        while store.problem and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert store.apply(events[20:])[0].tobytes() == memory.apply(events[20:])[0].tobytes()
+        assert (len(changes), before & others()) == (2, set())
+        store.link.close()
+
+
 def test_a_cluster_whose_master_was_away_goes_on_when_it_is_back() -> None:
     with ValkeyCluster() as servers:
         store, memory = store_at(servers.url), MemoryStore(DOMAIN)

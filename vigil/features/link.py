@@ -7,6 +7,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -289,11 +290,7 @@ class Link:
                     old, self._many = self._many, found
                     if old:
                         old.close()
-                for pool in self.masters():
-                    client = redis.Redis(connection_pool=pool)
-                    client.ping()
-                    if self.cluster and client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                        raise ClusterDownError("cluster_state is not ok")
+                self._ask()
             except (*_FAILURES, OSError) as failure:
                 logger.debug("still away: %s", failure)
                 continue
@@ -302,6 +299,19 @@ class Link:
             logger.warning("feature state %s is back", self.shown)
             self.changed()
             return
+
+    def _ask(self) -> None:
+        """Raises where a server does not answer or takes no writes: it is full, or a replica by now."""
+        if self._one is not None:  # the address may mean another server by now
+            self._one.disconnect(inuse_connections=False)
+        for pool in self.masters():
+            client = redis.Redis(connection_pool=pool)
+            client.ping()
+            if self.cluster and client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                raise ClusterDownError("cluster_state is not ok")
+        for pool, bucket in {self._pool(bucket): bucket for bucket in range(BUCKETS)}.items():
+            with suppress(*_MOVED):
+                redis.Redis(connection_pool=pool).set(b"vigil:{%d}asked" % bucket, b"", px=1)
 
 
 def shown(url: str) -> str:

@@ -222,6 +222,22 @@ def test_a_key_that_cannot_be_is_refused_in_batches_of_any_size_and_nothing_coun
     store.link.close()
 
 
+def test_of_a_large_batch_the_first_event_of_an_id_counts_also_where_its_part_has_to_be_written_again(
+    valkey: Valkey,
+) -> None:
+    """A label waits for an event of the first part; the second has no entity of the first, but an id of it."""
+    store, memory = store_at(emptied(valkey)), MemoryStore(DOMAIN)
+    parts = [[event(n * 10_000 + i, START + i, a=f"a{n}", b=f"b{n}-{i}") for i in range(MOST_AT_ONCE)] for n in (0, 1)]
+    parts[1][5] = event(9, START + 5, a="a1", b="b1-5")
+    for each in (store, memory):
+        each.feedback([Feedback("e3", 1)])
+    wanted, became = memory.apply(parts[0] + parts[1])
+    features, status = store.apply(parts[0] + parts[1])
+    assert status.tolist() == became.tolist()
+    assert features.tobytes() == wanted.tobytes()
+    store.link.close()
+
+
 def test_an_answer_that_got_lost_is_given_by_the_retry(url: str) -> None:
     store, memory = store_at(url), MemoryStore(DOMAIN)
     first = many(5, 6)

@@ -175,6 +175,19 @@ def _event_writes(
     return Writes(how, heads[which], buckets, *loaded.remembered(which, batch, labels, features), none)
 
 
+def behind(loaded: Loaded, before: Sequence[Writes]) -> list[Writes]:
+    """Looks, for a commit that comes behind another one, whether that has been written: at a log that it changes.
+
+    One that changes no log has only events that are known or too late: what is behind it does not rest on it.
+    """
+    for part in before:
+        if part.of_logs and len(changed := np.flatnonzero(part.how != KEPT)):
+            one = part.take(changed[:1])
+            how, version, nothing = np.full(1, KEPT, np.uint8), loaded.logs[one.rows, wire.VERSION], one.payload_at * 0
+            return [one._replace(how=how, before=version, payload_at=nothing)]
+    return []
+
+
 def labelled(
     loaded: Loaded, given: Sequence[tuple[int, int]], remembered: dict[int, Remembered]
 ) -> tuple[Status, list[Writes], list[tuple[int, str]]]:

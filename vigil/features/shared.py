@@ -211,7 +211,7 @@ class SharedStore:
     def _one_behind_the_other(self, parts: Sequence[Batch]) -> list[tuple[Features, Status] | None]:
         """Computes and sends parts while the server writes those before, as if these will pass.
 
-        What does not pass takes with it what rests on it: that finds the logs not as it left them.
+        What does not pass takes with it what is behind it, which looks for it: the events keep their order.
 
         Returns:
             answers, None for what has not been written. No part is sent after one that is known not to be.
@@ -226,8 +226,9 @@ class SharedStore:
                     if done[-1] is None:
                         self._drop(part)
                         break
-                behind = flying[-1][1] if flying else None
-                flying.append((planned, self.link.begin(self._written(planned.stages[0]), behind)))
+                before, pending = flying[-1] if flying else (None, None)
+                writes = planned.stages[0] + (plan.behind(self._loaded, before.stages[0]) if before else [])
+                flying.append((planned, self.link.begin(self._written(writes), pending)))
             while flying:
                 done.append(self._landed(*flying.popleft()))
         except BaseException:

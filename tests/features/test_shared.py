@@ -135,6 +135,22 @@ def test_all_who_ask_for_one_event_get_one_answer(url: str) -> None:
     assert len(set(answers.values())) == 1
 
 
+def test_many_labels_are_written_in_parts_as_a_server_does_nothing_else_meanwhile(valkey: Valkey) -> None:
+    store, memory = store_at(emptied(valkey)), MemoryStore(DOMAIN)
+    events = many(3 * MOST_AT_ONCE, 14, step_ms=1000)
+    labels = [Feedback(item.event_id, i % 2) for i, item in enumerate(events)]
+    labels += [Feedback("later", 1), *labels[:3], Feedback(events[0].event_id, 1)]
+    for each in (store, memory):
+        each.apply(events)
+    with valkey.client() as client:
+        client.config_resetstat()
+        assert store.feedback(labels).tolist() == memory.feedback(labels).tolist()
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
+    last = [event(10**6, START + 2 * DAY_MS)]
+    assert store.apply(last)[0].tobytes() == memory.apply(last)[0].tobytes()
+    store.link.close()
+
+
 def test_a_batch_is_one_round_trip_where_its_entities_were_used_before(valkey: Valkey) -> None:
     store = store_at(emptied(valkey))
     store.apply(many(50, 5))

@@ -60,7 +60,7 @@ from vigil.features.store import Features, Status
 from vigil.features.turn import Turn
 from vigil.settings import Settings
 
-MOST_AT_ONCE = 512  # events of one commit: a server does nothing else meanwhile
+MOST_AT_ONCE = 512  # events or labels of one commit: a server does nothing else meanwhile
 FEW_AT_ONCE = 16  # a batch of so many is tried again at once; a larger one would meet others again
 PARTS_A_TURN = 8  # where others wait for theirs
 IN_FLIGHT = 2  # commits that the server has before it: it never waits for one, nor does anything else for long
@@ -170,30 +170,35 @@ class SharedStore:
             return _joined(self._in_parts(batch, parts))
 
     def feedback(self, labels: Iterable[Feedback]) -> Status:
-        """As :meth:`MemoryStore.feedback`.
+        """As :meth:`MemoryStore.feedback`; more than `MOST_AT_ONCE` in parts.
 
         Raises:
             Unavailable: as :meth:`apply`.
         """
         given = [(key_of(item.event_id), item.label) for item in labels]
+        starts = range(0, max(1, len(given)), MOST_AT_ONCE)
+        with self._guard:
+            return np.concatenate([self._feedback(given[at : at + MOST_AT_ONCE]) for at in starts])
+
+    def _feedback(self, given: Sequence[tuple[int, int]]) -> Status:
+        """What becomes of labels, key and label of each, that are written together."""
         until_s = time.monotonic() + self._timeout_s
         told: Status | None = None
-        with self._guard:
-            while True:
-                begun_s = time.monotonic()
-                try:
-                    remembered = self._reader.read(self._loaded, [], list(dict.fromkeys(key for key, _ in given)))
-                    status, writes, pairs = plan.labelled(self._loaded, given, remembered)
-                    if told is not None:  # what is known now may be what an earlier try has written
-                        status = np.where(status == kernel.LABEL_KNOWN, told, status)
-                    told = status
-                    self._loaded.drop(pairs)
-                    if not any(map(self._commit, self._staged(writes))):
-                        return status
-                except Again:
-                    pass
-                self.conflicts += 1
-                self._step_aside(begun_s, until_s)
+        while True:
+            begun_s = time.monotonic()
+            try:
+                remembered = self._reader.read(self._loaded, [], list(dict.fromkeys(key for key, _ in given)))
+                status, writes, pairs = plan.labelled(self._loaded, given, remembered)
+                if told is not None:  # what is known now may be what an earlier try has written
+                    status = np.where(status == kernel.LABEL_KNOWN, told, status)
+                told = status
+                self._loaded.drop(pairs)
+                if not any(map(self._commit, self._staged(writes))):
+                    return status
+            except Again:
+                pass
+            self.conflicts += 1
+            self._step_aside(begun_s, until_s)
 
     def _in_parts(self, batch: Batch, parts: Sequence[Batch]) -> list[tuple[Features, Status]]:
         """Applies a large batch, in turn with other processes that have such ones."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vigil.domains import load
@@ -189,3 +189,18 @@ def test_a_bad_event_among_many_is_refused_as_alone(bad: dict[str, Any]) -> None
     with pytest.raises(InvalidEvent) as among:
         SCHEMA.columns([*good, wrong, *good])
     assert str(among.value) == str(alone.value)
+
+
+TEXTS = [body(), body(event_id="p2"), body() + b" " + body(), body() + body(), b"", b" ", b"{", b"null", b" " + body()]
+
+
+@example([b"", body() + b" " + body()])
+@given(st.lists(st.sampled_from([*TEXTS, body()[:20], body()[20:]]), max_size=6))
+def test_each_of_many_texts_is_decoded_as_if_it_came_alone(texts: list[bytes]) -> None:
+    events = SCHEMA.decode_each(texts)
+    assert len(events) == len(texts)
+    for text, event in zip(texts, events, strict=True):
+        try:
+            assert event == SCHEMA.decode(text)[0][0]
+        except InvalidInput as why:
+            assert isinstance(event, InvalidInput), (why, event)

@@ -213,8 +213,8 @@ def _decode_each(
 ) -> tuple[list[Any], dict[int, InvalidInput]]:
     try:
         lines = b"\n".join(values)  # type: ignore[arg-type]
-        # A line for each text, and an object for each line: so each object is of its own text.
-        if lines.count(b"\n") == len(values) - 1:
+        # A line for each text, an object begun by each line, and as many objects: so each is of its own text.
+        if lines.startswith(b"{") and lines.count(b"\n") == lines.count(b"\n{") == len(values) - 1:
             items = decoder.decode_lines(lines)
             if len(items) == len(values):
                 return items, {}

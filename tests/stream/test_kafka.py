@@ -6,6 +6,9 @@ import json
 import subprocess
 import urllib.request
 
+import pytest
+from kafka import KafkaProducer
+
 from loadtest.served import free_port
 from tests.stream.conftest import DOMAIN, Stream, event, events_of, history, labels_of, last_line, rows_of, running
 from vigil.features.store import MemoryStore
@@ -79,6 +82,50 @@ def test_poison_in_any_place_of_a_batch_becomes_dead_letters_and_the_others_are_
         assert why in headers["vigil-reason"]
         assert headers["vigil-topic"] == stream.names["events"].encode()
     assert len({dict(letter.headers())["vigil-offset"] for letter in letters}) == len(letters)
+
+
+AROUND = {
+    "a key": (event(0), b"k" * 999_700, None),
+    "a header that passes on": (event(0), b"k", [("traceparent", b"x" * 999_700)]),
+    "headers of no event": (b"{", b"k", [("x", b"x" * 100), ("y", b"y" * 999_500)]),
+    "a value, with headers": (b"x" * 901_000, b"k", [("x", b"x" * 98_000)]),
+}
+
+
+@pytest.mark.parametrize("role", ["events", "feedback"])
+def test_what_is_too_large_with_key_and_headers_is_a_dead_letter_and_the_others_go_through(
+    stream: Stream, role: str
+) -> None:
+    for value, key, headers in AROUND.values():
+        stream.produce(role, [(value, key)], headers)
+    stream.produce("events", [(event(1), b"k")])
+    stream.run()
+    assert [decision["event_id"] for decision in stream.decisions()] == ["e1"]
+    letters = stream.committed("dead")
+    assert sorted(len(letter.value()) for letter in letters) == sorted(
+        min(len(value), MOST_BYTES) for value, *_ in AROUND.values()
+    )
+    assert any(("x", b"x" * 100) in letter.headers() for letter in letters)
+    assert all(dict(letter.headers())["vigil-topic"] == stream.names[role].encode() for letter in letters)
+
+
+class NoText(str):
+    """A header's name as another client may send it."""
+
+    def encode(self, *_: str) -> bytes:
+        return b"\xff\xfe"
+
+
+def test_headers_whose_names_are_no_text_stop_nothing(stream: Stream) -> None:
+    sender = KafkaProducer(bootstrap_servers=stream.broker.address)
+    for value in event(1), b"{":
+        sender.send(stream.names["events"], value, b"k", headers=[("traceparent", b"t"), (NoText(), b"v")]).get(60)
+    sender.close()
+    stream.run()
+    assert [decision["event_id"] for decision in stream.decisions()] == ["e1"]
+    (letter,) = stream.committed("dead")
+    assert letter.value() == b"{"
+    assert dict(letter.headers())["vigil-topic"] == stream.names["events"].encode()
 
 
 def test_dead_letters_go_back_where_they_came_from_once(stream: Stream) -> None:

@@ -15,18 +15,52 @@ from vigil.stream.kafka.commits import Commits, Headers, Work, begun
 REASON, TOPIC, PARTITION, OFFSET = "vigil-reason", "vigil-topic", "vigil-partition", "vigil-offset"
 OURS = (REASON, TOPIC, PARTITION, OFFSET)
 BATCH = 1000
-MOST_BYTES = 900_000  # of a record: by default a broker takes a million, with all that is put around it
+# Of a record: by default a broker takes a million, with all that is put around it.
+MOST_BYTES, MOST_AROUND = 900_000, 50_000
+ITEM_BYTES = 20  # around a header, at most
+
+
+def sizes(records: Sequence[Any]) -> list[int]:
+    """Bytes of each record: value, key and headers."""
+    found = []
+    for record in records:
+        key, headers = record.key(), headers_of(record)
+        size = len(record) + (len(key) if key else 0)
+        found.append(size + sum(map(_size, headers)) if headers else size)
+    return found
+
+
+def headers_of(record: Any) -> list[tuple[str, bytes | None]]:
+    """The headers of a record; none where the client cannot give them, as a name is no UTF-8."""
+    try:
+        came: list[tuple[str, bytes | None]] = record.headers() or []
+        return came
+    except SystemError:
+        record.set_headers([])  # asked again, it would give a list with holes
+        return []
+
+
+def _size(header: tuple[str, bytes | None]) -> int:
+    name, value = header
+    return len(name.encode()) + len(value or b"") + ITEM_BYTES
 
 
 def letter(record: Any, why: InvalidInput) -> tuple[bytes | None, bytes | None, Headers]:
     """Value, key and headers of the dead letter of a record: as it came, the headers with ours on top.
 
-    Of a value over `MOST_BYTES` the beginning only: the whole of it is where the headers say.
+    Of a value over `MOST_BYTES` the beginning only, of key and headers what has room beside it: the whole of it is
+    where the headers say.
     """
     place = [(TOPIC, record.topic()), (PARTITION, str(record.partition())), (OFFSET, str(record.offset()))]
-    kept = [item for item in record.headers() or [] if item[0] not in OURS]
-    value = record.value() and record.value()[:MOST_BYTES]
-    return value, record.key(), [*kept, (REASON, str(why)), *place]
+    value, key, kept = record.value(), record.key(), Headers()
+    value = value and value[:MOST_BYTES]
+    room = MOST_BYTES + MOST_AROUND - len(value or b"")
+    key = key and key[:room]
+    room -= len(key or b"")
+    for item in headers_of(record):
+        if item[0] not in OURS and (room := room - _size(item)) >= 0:
+            kept.append(item)
+    return value, key, [*kept, (REASON, str(why)), *place]
 
 
 def replay(letters: Topic, group: str, properties: Mapping[str, str], stopped: Callable[[], bool]) -> int:
@@ -98,9 +132,9 @@ def _ended(record: Any, left: set[int]) -> None:
 
 
 def _returned(record: Any) -> tuple[str, bytes | None, bytes | None, Headers]:
-    headers = record.headers() or []
+    headers = headers_of(record)
     origin = dict(headers).get(TOPIC)
     if not origin:
         raise StreamError(f"dead letter {record.partition()}/{record.offset()} has no header {TOPIC}")
-    kept = [item for item in headers if item[0] not in OURS]
+    kept: Headers = [item for item in headers if item[0] not in OURS]
     return origin.decode(), record.value(), record.key(), kept

@@ -13,7 +13,7 @@ from vigil import metrics
 from vigil.errors import InvalidInput, StreamError, Unavailable
 from vigil.stream.kafka.clients import Topic, check_reading, end_or_note, logger
 from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
-from vigil.stream.kafka.dead import MOST_BYTES, letter
+from vigil.stream.kafka.dead import MOST_BYTES, letter, sizes
 from vigil.stream.kafka.lanes import FULL, ROOM, Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.scorer import Scorer
@@ -204,14 +204,11 @@ class Worker:
         )
 
     def _decoded(self, records: Sequence[Any]) -> list[Any]:
-        values = [record.value() for record in records]
-        events = self._scorer.decode(values)
-        if max(map(len, filter(None, values)), default=0) > MOST_BYTES:
-            for place, value in enumerate(values):
-                if value and len(value) > MOST_BYTES:
-                    events[place] = InvalidInput(
-                        f"event: came with {len(value):,} bytes, wanted {MOST_BYTES:,} at most"
-                    )
+        events, came = self._scorer.decode([record.value() for record in records]), sizes(records)
+        if max(came) > MOST_BYTES:
+            for place, size in enumerate(came):
+                if size > MOST_BYTES:
+                    events[place] = InvalidInput(f"event: came with {size:,} bytes, wanted {MOST_BYTES:,} at most")
         return events
 
     def _learn(self, records: Sequence[Any], work: Work) -> None:

@@ -109,6 +109,16 @@ def test_what_is_too_large_with_key_and_headers_is_a_dead_letter_and_the_others_
     assert all(dict(letter.headers())["vigil-topic"] == stream.names[role].encode() for letter in letters)
 
 
+def test_more_poison_than_a_client_holds_goes_through(stream: Stream) -> None:
+    (stream.folder / "client.properties").write_text("queue.buffering.max.kbytes=20000\n")
+    count = 100
+    stream.produce("events", [(b"x" * 890_000, b"%d" % i) for i in range(count)])
+    stream.produce("events", [(event(1), b"k")])
+    stream.run(VIGIL_KAFKA_PROPERTIES=str(stream.folder / "client.properties"))
+    assert len(stream.decisions()) == 1
+    assert len({record.key() for record in stream.committed("dead")}) == len(stream.committed("dead")) == count
+
+
 class NoText(str):
     """A header's name as another client may send it."""
 

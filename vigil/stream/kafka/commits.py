@@ -206,7 +206,12 @@ class Commits:
             writer.begin_transaction()
             produce = writer.produce
             for topic, value, key, headers in work.outputs:  # by place: a dict of names costs a third of the call
-                produce(topic, value, key, UNASSIGNED, None, None, 0, headers)
+                while True:
+                    try:
+                        produce(topic, value, key, UNASSIGNED, None, None, 0, headers)
+                        break
+                    except BufferError:  # more bytes than the client holds: until the brokers have taken some
+                        writer.poll(LOOK_S)
             offsets = [TopicPartition(*place, offset) for place, offset in work.offsets.items()]
             _insist(lambda: writer.send_offsets_to_transaction(offsets, member, TRY_S))
             _insist(writer.commit_transaction)

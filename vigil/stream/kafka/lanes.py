@@ -18,6 +18,7 @@ from vigil.domains.schema import times_ms
 
 FULL = 60_000  # records in a lane from which on its partition is not read on
 ROOM = 20_000  # and below which it is again
+FULL_BYTES, ROOM_BYTES = 32 << 20, 8 << 20  # the same of their values
 NEVER = -(1 << 62)
 
 
@@ -29,10 +30,21 @@ class Lane:
         self.events: list[Any] = []
         self.times = np.empty(0, np.int64)
         self.newest = NEVER
+        self.bytes = 0
         self.ended = False
         self.next_offset = -1
         self.since_s = 0.0
         self.paused = False
+
+    @property
+    def full(self) -> bool:
+        """Whether its partition is not to be read on."""
+        return len(self.records) >= FULL or self.bytes >= FULL_BYTES
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its partition is to be read again, where it was not."""
+        return len(self.records) <= ROOM and self.bytes <= ROOM_BYTES
 
 
 class Lanes:
@@ -86,6 +98,7 @@ class Lanes:
             newest = np.maximum.accumulate(np.maximum(times[start:end], lane.newest))
             lane.records += records[start:end]
             lane.events += events[start:end]
+            lane.bytes += sum(map(len, records[start:end]))
             lane.times = np.concatenate((lane.times, newest)) if len(lane.times) else newest
             lane.newest, lane.ended = int(newest[-1]), False
             lane.next_offset = records[end - 1].offset() + 1
@@ -131,6 +144,7 @@ def _cut(lane: Lane, count: int, now_s: float) -> tuple[list[Any], list[Any]]:
     records, events = lane.records[:count], lane.events[:count]
     del lane.records[:count], lane.events[:count]  # a copy of what stays would look at each of its objects
     lane.times, lane.since_s = lane.times[count:], now_s
+    lane.bytes -= sum(map(len, records))
     return records, events
 
 

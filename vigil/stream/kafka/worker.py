@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from vigil.errors import InvalidInput, StreamError, Unavailable
 from vigil.stream.kafka.clients import Topic, check_reading, end_or_note, logger
 from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
 from vigil.stream.kafka.dead import MOST_BYTES, letter, sizes
-from vigil.stream.kafka.lanes import FULL, ROOM, Lanes
+from vigil.stream.kafka.lanes import Lanes
 from vigil.stream.kafka.places import Places
 from vigil.stream.scorer import Scorer
 
 BATCH = 20_000  # of a backlog, in a transaction: half as many cost the broker a fifth more CPU an event
+BATCH_BYTES = 32 << 20  # and of large ones: what goes out of them must be taken within STUCK_S
 READ_S = 0.1
 READ_MORE_S = 0.001
 LAG_EVERY_S = 1.0
@@ -126,12 +127,20 @@ class Worker:
                 self._learn(labels, work)
             # While a transaction is under way, the next one grows: small ones would wait in line behind it.
             if self._lanes.waiting >= BATCH or self._commits.idle:
-                self._score(*self._lanes.take(BATCH, now_s), work, now_ms)
+                taken, events = self._lanes.take(BATCH, now_s)
+                for part in _parts(taken):
+                    if work.events:
+                        self._hand_over(work)
+                        work = Work()
+                    self._score(taken[part], events[part], work, now_ms)
             if told and not self._lanes.waiting:
                 self._places.settle_ends(work.offsets)
         except Unavailable as away:
             self._wait_for_state(away)
             return
+        self._hand_over(work)
+
+    def _hand_over(self, work: Work) -> None:
         if work.offsets or work.outputs:
             self._commits.put(work)
 
@@ -184,10 +193,10 @@ class Worker:
                 if tell and end >= 0 and lane.next_offset >= 0:
                     behind = max(end - lane.next_offset, 0) + len(lane.records)
                     metrics.STREAM_LAG.labels(topic, str(partition)).set(behind)
-            if not lane.paused and len(lane.records) >= FULL:
+            if not lane.paused and lane.full:
                 lane.paused = True
                 self._reader.pause([TopicPartition(topic, partition)])
-            elif lane.paused and len(lane.records) <= ROOM:
+            elif lane.paused and lane.has_room:
                 lane.paused = False
                 self._reader.resume([TopicPartition(topic, partition)])
         if tell:
@@ -222,8 +231,6 @@ class Worker:
         self._bury(records, refused, quiet, work)
 
     def _score(self, records: Sequence[Any], events: Sequence[Any], work: Work, now_ms: int) -> None:
-        if not records:
-            return
         offsets = _offsets(records)
         self._places.mark(offsets)
         outcome = self._scorer.score([record.value() for record in records], events, now_ms)
@@ -334,3 +341,16 @@ def _offsets(records: Sequence[Any]) -> dict[tuple[str, int], int]:
     """The next offset to read after `records`, by topic and partition."""
     last = {record.partition(): record for record in records}
     return {(record.topic(), partition): record.offset() + 1 for partition, record in last.items()}
+
+
+def _parts(records: Sequence[Any]) -> Iterator[slice]:
+    """Which of `records` go into a transaction each: all into one, but for large ones."""
+    start = size = 0
+    if sum(map(len, records)) > BATCH_BYTES:
+        for place, record in enumerate(records):
+            if size and size + len(record) > BATCH_BYTES:
+                yield slice(start, place)
+                start, size = place, 0
+            size += len(record)
+    if records:
+        yield slice(start, len(records))

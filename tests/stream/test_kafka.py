@@ -7,11 +7,13 @@ import subprocess
 import urllib.request
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from kafka import KafkaProducer
 
 from loadtest.served import free_port
 from tests.stream.conftest import DOMAIN, Stream, event, events_of, history, labels_of, last_line, rows_of, running
 from vigil.features.store import MemoryStore
+from vigil.stream.kafka.clients import committed
 from vigil.stream.kafka.dead import MOST_BYTES
 
 
@@ -163,6 +165,33 @@ def test_state_that_was_lost_is_made_again_from_the_topic_and_nothing_comes_out_
     assert len(decisions) == len(events)
     past.labels[:] = -1
     assert rows_of(decisions, past).tobytes() == MemoryStore(DOMAIN).replay(past).tobytes()
+
+
+def commit(stream: Stream, offset: int) -> None:
+    """Says of all events that the group has read them up to an offset."""
+    group = Consumer({"bootstrap.servers": stream.broker.address, "group.id": stream.names["events"]})
+    places = [TopicPartition(stream.names["events"], partition, offset) for partition in range(3)]
+    committed(group, places)  # once its coordinator answers
+    group.commit(offsets=places, asynchronous=False)
+    group.close()
+
+
+def test_offsets_behind_the_end_are_refused_as_new_events_up_to_them_would_bring_nothing_out(stream: Stream) -> None:
+    stream.produce("events", [(event(i), b"k%d" % i) for i in range(30)])
+    commit(stream, 1000)
+    worker = stream.worker("--stop-at-end")
+    assert "the group has read up to 1000" in " ".join(last_line(worker).split())
+    assert worker.returncode == 1
+
+
+def test_events_that_are_gone_before_they_were_read_are_named(stream: Stream) -> None:
+    stream.produce("events", [(event(i), b"k") for i in range(15)])
+    commit(stream, 0)
+    lost = [TopicPartition(at.topic(), at.partition(), 10) for at in stream.committed("events")[:1]]
+    for done in stream.admin.delete_records(lost).values():
+        done.result(60)
+    assert f"{lost[0].topic}/{lost[0].partition}: offsets 0 to 9 are gone unread" in stream.run()
+    assert [decision["event_id"] for decision in stream.decisions()] == [f"e{i}" for i in range(10, 15)]
 
 
 def test_a_second_worker_with_a_memory_of_its_own_is_refused_and_the_first_goes_on(stream: Stream) -> None:

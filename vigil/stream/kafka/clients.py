@@ -25,12 +25,14 @@ LOOK_AGAIN_S = 0.5
 MOVING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
 # A topic is not there, or just being made.
 ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
+# A partition's leader has just gone.
+LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TRANSPORT)
 
 # What exactness rests on: not to be set from outside.
 OURS = (
     "bootstrap.servers", "group.id", "group.instance.id", "enable.auto.commit", "enable.auto.offset.store",
     "isolation.level", "transactional.id", "enable.idempotence", "partition.assignment.strategy",
-    "enable.partition.eof", "partitioner",
+    "enable.partition.eof", "auto.offset.reset", "partitioner",
 )  # fmt: skip
 # Waits of librdkafka that by default are made for few clients and large broker clusters.
 CLIENT = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 1000, "log_level": 0}
@@ -226,6 +228,24 @@ def _partitions(client: Consumer, topic: Topic) -> list[int]:
     if found.error is not None and found.error.code() not in ABSENT:
         raise ConfigError(f"topic {shown(topic.name)} at {topic.brokers}: {found.error.str()}")
     return sorted(found.partitions)
+
+
+def bounds(client: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """The first offset of a partition and the one behind its last committed record; without a leader it is waited for.
+
+    Raises:
+        Unavailable: where the broker does not say them.
+    """
+    until_s = monotonic() + ANSWER_S
+    while True:
+        try:
+            first, end = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
+            return first, end
+        except KafkaException as failure:
+            error = failure.args[0]
+            if (not error.retriable() and error.code() not in LEADERLESS) or monotonic() > until_s:
+                raise Unavailable(f"partition {partition} of topic {topic!r}: {error.str()}") from None
+            sleep(0.05)
 
 
 def committed(client: Consumer, places: Sequence[TopicPartition]) -> list[TopicPartition]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from vigil.errors import StateError
-from vigil.stream.kafka.clients import ANSWER_S, committed, logger
+from vigil.errors import StateError, StreamError
+from vigil.stream.kafka.clients import bounds, committed, logger
 
 Offsets = dict[tuple[str, int], int]
 
@@ -37,6 +37,7 @@ class Places:
 
         Raises:
             Unavailable: where the broker does not say what is committed.
+            StreamError: where that lies behind the end of a partition.
         """
         if not given:
             return []
@@ -57,19 +58,26 @@ class Places:
     def _start(self, topic: str, partition: int, committed: int) -> int:
         if committed < 0:
             return OFFSET_BEGINNING
+        first, end = bounds(self._reader, topic, partition)
+        if committed > end:
+            raise StreamError(
+                f"{topic}/{partition} ends at {end}, the group has read up to {committed}: the topic was made anew or "
+                "has lost records; set the group's offsets to where it is to go on"
+            )
+        if committed < first:
+            logger.warning("%s/%d: offsets %d to %d are gone unread", topic, partition, committed, first - 1)
         if self._store is None:
-            return committed
+            return max(committed, first)
         mark = self._store.marks.get(f"{topic}/{partition}")
         if mark is not None and mark >= committed:
-            return committed
-        first, _ = self._reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
+            return max(committed, first)
         if mark is not None and mark < first:
             logger.warning("%s/%d: records %d to %d are gone, the state lacks them", topic, partition, mark, first - 1)
         start = max(first, mark or 0)
         if start < committed:
             logger.info("%s/%d: the state catches up on %d records", topic, partition, committed - start)
             self._quiet[topic, partition] = committed
-        return int(start)
+        return start
 
     def mark(self, offsets: Offsets) -> None:
         """Says to the state how far the batch goes that is to count next."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
-from vigil.errors import StreamError, Unavailable
-from vigil.stream.kafka.clients import ANSWER_S, Topic, consumer, partitions
+from vigil.errors import StreamError
+from vigil.stream.kafka.clients import Topic, bounds, consumer, partitions
 
 WAIT_S = 1.0
-LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 class WholeTopic:
@@ -34,22 +32,9 @@ class WholeTopic:
     def __init__(self, topic: Topic, properties: Mapping[str, str]) -> None:
         self._reader = consumer(topic, "vigil-whole", properties)
         self._name = topic.name
-        self._bounds = {number: self._ends(number) for number in partitions(self._reader, topic)}
+        self._bounds = {number: bounds(self._reader, topic.name, number) for number in partitions(self._reader, topic)}
         self.reached = {number: start for number, (start, _) in self._bounds.items()}
         self.total = sum(end - start for start, end in self._bounds.values())
-
-    def _ends(self, number: int) -> tuple[int, int]:
-        """The first offset of a partition and the one behind its last; one without a leader is waited for."""
-        until_s = time.monotonic() + ANSWER_S
-        while True:
-            try:
-                start, end = self._reader.get_watermark_offsets(TopicPartition(self._name, number), timeout=ANSWER_S)
-                return start, end
-            except KafkaException as failure:
-                error = failure.args[0]
-                if (not error.retriable() and error.code() not in LEADERLESS) or time.monotonic() > until_s:
-                    raise Unavailable(f"partition {number} of topic {self._name!r}: {error.str()}") from None
-                time.sleep(0.05)
 
     def batches(self, size: int) -> Iterator[tuple[list[bytes], int]]:
         """Values of at most `size` records, and of how many offsets that is the end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -117,6 +118,29 @@ def test_a_torn_last_entry_is_dropped_and_the_rest_kept(settings: Settings, expe
     again = open_state(DOMAIN, settings)
     assert again.store.head[kernel.H_RING_TAIL] == 99
     assert fill(again.store, 99, 300).tobytes() == expected[99:].tobytes()
+    again.close()
+
+
+def test_what_a_full_disk_does_not_take_is_written_before_what_comes_next(settings: Settings) -> None:
+    state, seen = open_state(DOMAIN, settings), MemoryStore(DOMAIN)
+    fill(state.store, 0, 5)
+    fill(seen, 0, 5)
+    size = (state.folder / "journal-0").stat().st_size
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 30, before[1]))
+    try:
+        for i in 5, 6:  # entities that have not been there
+            seen.apply([event(seen, i)])
+            with pytest.raises(StateError, match="journal-0 cannot be written"):
+                state.store.apply([event(state.store, i)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    fill(state.store, 7, 200)
+    fill(seen, 7, 200)
+    state.abandon()
+    again = open_state(DOMAIN, settings)
+    assert fill(again.store, 200, 300).tobytes() == fill(seen, 200, 300).tobytes()
     again.close()
 
 

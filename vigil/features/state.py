@@ -67,6 +67,7 @@ class State:
             raise
         self._folding: threading.Thread | None = None
         self._synced = time.monotonic()
+        self._owed = b""
         self._journal = self._next_journal()
         self.store.journal = self._append
         self.apply, self.feedback = self.store.apply, self.store.feedback
@@ -95,7 +96,12 @@ class State:
         elif new_keys:
             keys = msgspec.json.encode(new_keys)
         rows = batch.tobytes()
-        self._journal.write(_ENTRY.pack(len(batch), len(keys), xxh3_64_intdigest(keys + rows)) + keys + rows)
+        self._owed += _ENTRY.pack(len(batch), len(keys), xxh3_64_intdigest(keys + rows)) + keys + rows
+        try:
+            while self._owed:  # a disk that runs full takes a part; the rest goes before what comes next
+                self._owed = self._owed[self._journal.write(self._owed) :]
+        except OSError as failure:
+            raise StateError(f"{self._journal.name} cannot be written ({failure.strerror})") from None
         now = time.monotonic()
         wait_ms = self._settings.journal_fsync_ms
         if wait_ms and (now - self._synced) * 1000 >= wait_ms:

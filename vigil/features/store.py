@@ -186,8 +186,8 @@ class MemoryStore:
                 break
             self._grow(need)
         if self.journal is not None:
-            self.journal(batch, self.new_keys)
-            self.new_keys.clear()
+            new_keys, self.new_keys = self.new_keys, []
+            self.journal(batch, new_keys)
         return out, status
 
     def _rows_of_column(self, entity: int, keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

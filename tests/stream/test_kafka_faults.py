@@ -10,9 +10,12 @@ from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
+import pytest
 
+from loadtest.served import free_port
 from loadtest.valkey import Valkey
 from tests.stream.conftest import DOMAIN, Stream, events_of, history, last_line, rows_of, running
+from vigil.errors import StreamError
 from vigil.features.history import UNKNOWN, History
 from vigil.features.store import MemoryStore
 from vigil.stream.kafka.clients import Topic, producer
@@ -100,6 +103,14 @@ def test_what_a_killed_worker_has_left_open_is_ended_at_once(stream: Stream) -> 
         took_s.append(time.perf_counter() - began_s)
     assert min(took_s) < 0.4  # a single producer asks, and asks again after half a second
     assert stream.ends("decisions", committed=True) == stream.ends("decisions", committed=False)
+
+
+def test_who_is_to_stop_does_not_wait_for_a_broker_that_is_away() -> None:
+    make = partial(producer, Topic(f"127.0.0.1:{free_port()}", "none"), {}, **{"transactional.id": "none"})
+    began_s = time.monotonic()
+    with pytest.raises(StreamError, match="no transactions"):
+        begun(make, lambda: True, patient=True)
+    assert time.monotonic() - began_s < 15
 
 
 def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:

@@ -61,15 +61,16 @@ class Work:
     oldest_ms: int = 0
 
 
-def begun(make: Callable[[], Producer], given_up: Callable[[], bool] = lambda: True) -> Producer:
+def begun(make: Callable[[], Producer], stopped: Callable[[], bool] = lambda: False, patient: bool = False) -> Producer:
     """A transactional producer that has ended the transactions of the one before it, of the same name.
 
     Args:
         make: makes a producer, always of the same name.
-        given_up: asked where the broker has not answered in time: whether that is not waited for any more.
+        stopped: asked while the broker has not answered: whether that is not waited for any more.
+        patient: whether it is waited for until then; else for 30 s.
 
     Raises:
-        StreamError: where the broker does not take it.
+        StreamError: where the broker does not take it, or has not answered.
     """
     writer, wait_s, until_s = make(), ASK_S, monotonic() + ANSWER_S
     while True:
@@ -78,7 +79,7 @@ def begun(make: Callable[[], Producer], given_up: Callable[[], bool] = lambda: T
             return writer
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
-        if not error.retriable() or (monotonic() > until_s and given_up()):
+        if not error.retriable() or stopped() or (monotonic() > until_s and not patient):
             raise StreamError(f"no transactions: {error.str()}")
         if monotonic() > until_s:
             logger.warning("no transactions, asked again: %s", error.str())

@@ -100,9 +100,9 @@ def _work(
     check_free(domain, settings)  # of its own worker: the next step would end that one
     # Ending what a killed worker has left open takes the broker half a second: that of reading model and state.
     with ThreadPoolExecutor(1, "vigil-begin") as aside:
-        first = aside.submit(lambda: begun(made))
+        first = aside.submit(lambda: begun(made, stopped))
         engine = Engine.open(domain, settings, clock_ms)
-    writers = chain([first.result], repeat(lambda: begun(made, stopped)))
+    writers = chain([first.result], repeat(lambda: begun(made, stopped, patient=True)))
     _tell_state(engine)
     engine.watch_state(lambda: _tell_state(engine))
     try:

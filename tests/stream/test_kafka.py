@@ -221,7 +221,9 @@ def test_properties_and_topics_that_cannot_be_are_one_line(stream: Stream) -> No
     assert "line 1: isolation.level is not to be set" in last_line(process)
     stream.names["alerts"] = "none-such"
     assert "there is no topic 'none-such'" in last_line(stream.worker("--stop-at-end"))
-    stream.names["alerts"] = "none such"
+    stream.names["dead"] = stream.names["events"]
+    assert "would be read and written" in last_line(stream.worker())
+    stream.names["alerts"], stream.names["dead"] = "none such", "dead"
     assert "topic 'none such' at " in last_line(stream.worker())
 
 

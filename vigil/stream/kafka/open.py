@@ -21,7 +21,7 @@ from prometheus_client import start_http_server
 from vigil import metrics
 from vigil.domains.spec import Domain
 from vigil.engine import Engine
-from vigil.errors import ConfigError, StateError, Unavailable
+from vigil.errors import ConfigError, StateError, Unavailable, shown
 from vigil.features.state import check_free
 from vigil.settings import MEMORY, Settings
 from vigil.stream.flow import clock_ms
@@ -62,6 +62,8 @@ def work(
     """
     if to.brokers != topics.events.brokers:
         raise ConfigError(f"a transaction stays on one cluster: from {topics.events.brokers} to {to.brokers} cannot be")
+    if both := {topics.events.name, topics.feedback} & {topics.decisions, topics.alerts, topics.dead}:
+        raise ConfigError(f"topic {shown(min(both))} would be read and written: what comes out would come in again")
     properties = read_properties(settings.kafka_properties)
     if settings.stream_metrics_port:
         start_http_server(settings.stream_metrics_port, settings.stream_metrics_host, metrics.Flushed())

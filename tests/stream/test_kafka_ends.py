@@ -108,6 +108,13 @@ def test_files_go_into_a_topic_and_come_out_of_one(stream: Stream) -> None:
     assert table["event_id"].cast(pl.Int64).to_list() == [int(decision["event_id"]) for decision in decisions]
 
 
+def test_an_event_that_came_in_several_lines_is_one_of_the_file(stream: Stream) -> None:
+    stream.produce("events", [(json.dumps(json.loads(event(i)), indent=2).encode(), b"k") for i in range(3)])
+    stream.run("--to", str(stream.folder / "out.jsonl"))
+    records = [json.loads(line) for line in (stream.folder / "out.jsonl").read_bytes().splitlines()]
+    assert [record["event"] for record in records] == [json.loads(event(i)) for i in range(3)]
+
+
 def test_events_of_transactions_are_read_to_the_end_and_none_waits_then(stream: Stream) -> None:
     stream.commit("events", [(event(i), b"k%d" % (i % 9)) for i in range(300)])
     stream.abort("events", 9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+import threading
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -18,8 +19,8 @@ from tests.stream.conftest import DOMAIN, Stream, events_of, history, last_line,
 from vigil.errors import StreamError
 from vigil.features.history import UNKNOWN, History
 from vigil.features.store import MemoryStore
-from vigil.stream.kafka.clients import Topic, producer
-from vigil.stream.kafka.commits import begun
+from vigil.stream.kafka.clients import Topic, consumer, producer
+from vigil.stream.kafka.commits import Commits, Work, begun
 
 WORLDS = 7
 
@@ -103,6 +104,21 @@ def test_what_a_killed_worker_has_left_open_is_ended_at_once(stream: Stream) -> 
         took_s.append(time.perf_counter() - began_s)
     assert min(took_s) < 0.4  # a single producer asks, and asks again after half a second
     assert stream.ends("decisions", committed=True) == stream.ends("decisions", committed=False)
+
+
+def test_a_thread_that_is_abandoned_ends_though_more_was_handed_over(stream: Stream) -> None:
+    topic = Topic(stream.broker.address, stream.names["decisions"])
+    reader = consumer(topic, topic.name, {})
+    commits = Commits(begun(partial(producer, topic, {}, **{"transactional.id": topic.name})), reader)
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "vigil-commits")
+    stream.broker.stop()
+    for _ in range(2):
+        commits.put(Work([(topic.name, b"{}", b"k", None)]))
+    commits.abandon()
+    stream.broker.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    reader.close()
 
 
 def test_who_is_to_stop_does_not_wait_for_a_broker_that_is_away() -> None:

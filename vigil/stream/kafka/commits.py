@@ -107,7 +107,7 @@ class Commits:
         self._queue: queue.Queue[tuple[Work, object] | None] = queue.Queue(1)
         self._failure: Exception | None = None
         self._began_s, self.decided = 0.0, 0
-        self.aborted = False
+        self.aborted = self._left = False
         self._thread = threading.Thread(target=self._run, name="vigil-commits", daemon=True)
         self._thread.start()
 
@@ -178,7 +178,8 @@ class Commits:
 
     def abandon(self) -> None:
         """Ends the thread when it comes back, however much was handed over."""
-        with suppress(queue.Full):
+        self._left = True
+        with suppress(queue.Full):  # then it does not wait for more
             self._queue.put_nowait(None)
 
     def close(self) -> None:
@@ -188,7 +189,7 @@ class Commits:
         self._queue.task_done()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while not self._left and (item := self._queue.get()) is not None:
             try:
                 if self._failure is None and not self.aborted:
                     self._commit(*item)

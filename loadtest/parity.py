@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 import typer
-from confluent_kafka import Producer
 
 from loadtest.stream import DOMAIN, Run, console
 from loadtest.valkey import Valkey
@@ -49,7 +48,7 @@ def main(
             run = started.enter_context(Run(Path(folder), "parity"))
             begins = np.searchsorted(past.ts_ms, past.ts_ms[0] + np.arange(0, days, step) * 86_400_000).tolist()
             for first, last in zip(begins, [*begins[1:], len(past)], strict=True):
-                feed(run.producer(), past, first, last)
+                feed(run, past, first, last)
                 if run.start("--stop-at-end", **settings).wait():
                     raise Differs("the worker failed")
                 console.print(f"{last:,} of {len(past):,} events")
@@ -60,14 +59,15 @@ def main(
     console.print(f"{len(past):,} events, each decided once; no feature differs by a bit")
 
 
-def feed(producer: Producer, past: History, first: int, last: int) -> None:
+def feed(run: Run, past: History, first: int, last: int) -> None:
     """Events `first` to `last` of a history, and their labels."""
-    names = ("event_id", "ts", *past.keys, *past.numbers)
+    names, producer = ("event_id", "ts", *past.keys, *past.numbers), run.producer()
+    events, feedback = run.topic("events"), run.topic("feedback")
     columns = [past.event_ids, past.ts_ms, *past.keys.values(), *past.numbers.values(), past.labels]
     for *values, label in zip(*(column[first:last].tolist() for column in columns), strict=True):
         event = dict(zip(names, values, strict=True))
-        producer.produce("events", msgspec.json.encode(event), str(values[2]))
-        producer.produce("feedback", msgspec.json.encode({"event_id": values[0], "label": label}), str(values[0]))
+        producer.produce(events, msgspec.json.encode(event), str(values[2]))
+        producer.produce(feedback, msgspec.json.encode({"event_id": values[0], "label": label}), str(values[0]))
         producer.poll(0)
     if left := producer.flush(60):
         raise Differs(f"{left} records could not be produced")

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -88,23 +87,39 @@ class Run:
 
     def __enter__(self) -> Run:
         self.broker.__enter__()
-        self.broker.create(TOPICS)
         self.worker: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
+        self._lap = 0
+        self.begin_lap()
         return self
 
+    def begin_lap(self) -> None:
+        """Ends the workers; those that are started from now on have topics, state and group of their own."""
+        self._end_workers()
+        self._lap += 1
+        self.broker.create(tuple(map(self.topic, TOPICS)))
+
+    def topic(self, role: str) -> str:
+        """The name of a topic in this lap."""
+        return f"{role}-{self._lap}"
+
     def __exit__(self, *failure: object) -> None:
+        self._end_workers()
+        self.broker.stop()
+
+    def _end_workers(self) -> None:
         for worker in self.workers:
             worker.kill()
             worker.wait()
-        self.broker.stop()
+        self.workers.clear()
 
     def start(self, *more: str, **settings: str) -> subprocess.Popen[bytes]:
         """Starts a worker, with more arguments and settings."""
-        at = f"kafka://{self.broker.address}/"
-        command = [sys.executable, "-m", "vigil.cli", "stream", "--from", at + "events", "--to", at + "decisions"]
-        command += ["--feedback", "feedback", "--alerts", "alerts", "--dead-letters", "dead"]
-        env = os.environ | {"VIGIL_STATE_DIR": str(self.folder / "state")} | settings
+        at, topic = f"kafka://{self.broker.address}/", self.topic
+        command = [sys.executable, "-m", "vigil.cli", "stream", "--group", self.topic("vigil")]
+        command += ["--from", at + topic("events"), "--to", at + topic("decisions"), "--feedback", topic("feedback")]
+        command += ["--alerts", topic("alerts"), "--dead-letters", topic("dead")]
+        env = os.environ | {"VIGIL_STATE_DIR": str(self.folder / self.topic("state"))} | settings
         self.worker = subprocess.Popen([*command, *more], env=env)
         self.workers.append(self.worker)
         return self.worker
@@ -113,7 +128,7 @@ class Run:
         """Produces all, and returns when they have arrived."""
         producer = self.producer()
         for value, key in made:
-            producer.produce("events", value, key)
+            producer.produce(self.topic("events"), value, key)
         producer.flush()
 
     def producer(self) -> Producer:
@@ -142,14 +157,16 @@ class Run:
                 "log_level": 0,
             }
         )
-        reader.assign([TopicPartition("decisions", partition, 0) for partition in range(3)])
+        reader.assign([TopicPartition(self.topic("decisions"), partition, 0) for partition in range(3)])
         return reader
 
     def shares(self) -> list[int]:
         """How many partitions of the events each worker has."""
         admin = AdminClient({"bootstrap.servers": self.broker.address, "log_level": 0})
-        members = admin.describe_consumer_groups(["vigil"])["vigil"].result().members
-        return [sum(at.topic == "events" for at in member.assignment.topic_partitions) for member in members]
+        members = admin.describe_consumer_groups([group := self.topic("vigil")])[group].result().members
+        return [
+            sum(at.topic == self.topic("events") for at in member.assignment.topic_partitions) for member in members
+        ]
 
     def usage(self) -> tuple[float, float]:
         """CPU seconds and resident MB of the workers that run."""
@@ -164,36 +181,37 @@ class Run:
 
 
 def backlog(folder: Path, made: Records, read_beside: bool) -> float:
-    """How fast a backlog is worked off, events/s of its second half: the first warms the broker.
+    """How fast a backlog is worked off, events/s of the second of two laps: the first warms the broker.
 
     Args:
         folder: for the state of it all.
         made: the events.
         read_beside: whether a reader takes all decisions meanwhile; else they are read and counted afterwards.
     """
+    rate = 0.0
     with Run(folder, f"backlog-{read_beside}") as run:
-        run.fill(made)
-        reader = run.reader()
-        run.start()
-        seen, marks = 0, list[tuple[int, float, float, float]]()  # at the first decision, half way, at the end
-        for wanted in (1, len(made) // 2, len(made)):
-            while seen < wanted:
-                seen = seen + read(reader) if read_beside else readable(reader)
-            marks.append((seen, time.perf_counter(), run.usage()[0], run.broker.cpu_s()))
-        if not read_beside:
-            seen = 0
-            while seen < len(made):
-                seen += read(reader)
-        reader.close()
-    rates = []
-    for (n0, at0, worker0, broker0), (n1, at1, worker1, broker1) in pairwise(marks):
-        n = n1 - n0
-        rates.append(n / (at1 - at0))
-        console.print(
-            f"backlog, {n:,}: {rates[-1]:,.0f} events/s, CPU us an event: worker {(worker1 - worker0) / n * 1e6:.1f}, "
-            f"broker {(broker1 - broker0) / n * 1e6:.1f}; decisions read {'beside' if read_beside else 'afterwards'}"
-        )
-    return rates[-1]
+        for lap in ("the broker cold", "the broker warm"):
+            run.fill(made)
+            reader = run.reader()
+            run.start()
+            seen, marks = 0, list[tuple[int, float, float, float]]()  # at the first decision and at the end
+            for wanted in (1, len(made)):
+                while seen < wanted:
+                    seen = seen + read(reader) if read_beside else readable(reader)
+                marks.append((seen, time.perf_counter(), run.usage()[0], run.broker.cpu_s()))
+            if not read_beside:
+                seen = 0
+                while seen < len(made):
+                    seen += read(reader)
+            reader.close()
+            n, took_s, worker_s, broker_s = (after - before for before, after in zip(*marks, strict=True))
+            rate = n / took_s
+            console.print(
+                f"backlog, {n:,}, {lap}: {rate:,.0f} events/s, CPU us an event: worker {worker_s / n * 1e6:.1f}, "
+                f"broker {broker_s / n * 1e6:.1f}; decisions read {'beside' if read_beside else 'afterwards'}"
+            )
+            run.begin_lap()
+    return rate
 
 
 def read(reader: Consumer) -> int:
@@ -213,7 +231,7 @@ def peer(folder: Path, made: Records) -> float:
         run.fill(made)
         reader = run.reader()
         program = str(Path(__file__).parent / "peers" / "quix_windows.py")
-        arguments = [run.broker.address, "events", "decisions", str(run.folder / "quix")]
+        arguments = [run.broker.address, run.topic("events"), run.topic("decisions"), str(run.folder / "quix")]
         run.workers.append(subprocess.Popen([peers_python(), program, *arguments], stderr=subprocess.DEVNULL))
         seen = first = 0
         first_s, until_s = 0.0, time.monotonic() + 120
@@ -241,7 +259,7 @@ def shared(folder: Path, made: Records, workers: int) -> float:
         worker_s, server_s, began_s = run.usage()[0], server.cpu_s(), time.perf_counter()
         producer = run.producer()
         for value, key in made[1000:]:
-            producer.produce("events", value, key)
+            producer.produce(run.topic("events"), value, key)
         seen, count = 0, len(made) - 1000
         while seen < count:
             producer.poll(0)
@@ -262,7 +280,7 @@ def steady(folder: Path, made: Records, rate: int, seconds: int, kill: bool) -> 
         reader = run.reader()
         run.start()
         warm(run, reader, made[:1000])
-        feeding = Feed(run.producer(), made[1000:], rate, seconds)
+        feeding = Feed(run, made[1000:], rate, seconds)
         feeding.start()
         latencies, ids, end_s = list[float](), list[bytes](), time.time() + seconds + 30
         killed = not kill
@@ -295,7 +313,7 @@ def flatness(folder: Path, made: Records, rate: int, seconds: int) -> None:
         reader = run.reader()
         run.start()
         warm(run, reader, made[:1000])
-        feeding = Feed(run.producer(), made[1000:], rate, seconds)
+        feeding = Feed(run, made[1000:], rate, seconds)
         feeding.start()
         seen, quarters, latencies, sizes = 0, list[str](), list[float](), list[float]()
         while seen < feeding.count:
@@ -317,10 +335,7 @@ def flatness(folder: Path, made: Records, rate: int, seconds: int) -> None:
 
 def warm(run: Run, reader: Consumer, made: Records) -> None:
     """Returns once the worker has answered these."""
-    producer = run.producer()
-    for value, key in made:
-        producer.produce("events", value, key)
-    producer.flush()
+    run.fill(made)
     seen = 0
     while seen < len(made):
         seen += sum(record.error() is None for record in reader.consume(1000, 0.1))
@@ -333,11 +348,11 @@ class Feed(threading.Thread):
     last at the times it was made for, as no event may be ahead of the clock.
     """
 
-    def __init__(self, producer: Producer, made: Records, rate: int, seconds: int) -> None:
+    def __init__(self, run: Run, made: Records, rate: int, seconds: int) -> None:
         super().__init__(daemon=True)
         self.sent_s: dict[bytes, float] = {}
         self.count = rate * seconds
-        self._producer, self._made, self._rate = producer, made, rate
+        self._producer, self._topic, self._made, self._rate = run.producer(), run.topic("events"), made, rate
         self._span_ms = int(_TS.search(made[-1][0])[1]) - int(_TS.search(made[0][0])[1])  # type: ignore[index]
 
     def run(self) -> None:
@@ -355,7 +370,7 @@ class Feed(threading.Thread):
                 if (early_s := began_s + i / self._rate - time.perf_counter()) > 0:
                     time.sleep(early_s)
             self.sent_s[value.split(b'"', 4)[3]] = time.time()
-            self._producer.produce("events", value, key)
+            self._producer.produce(self._topic, value, key)
         self._producer.flush()
 
 

@@ -108,6 +108,18 @@ def test_files_go_into_a_topic_and_come_out_of_one(stream: Stream) -> None:
     assert table["event_id"].cast(pl.Int64).to_list() == [int(decision["event_id"]) for decision in decisions]
 
 
+def test_a_record_too_large_for_the_brokers_is_a_line(stream: Stream) -> None:
+    large = event(1).replace(b"{", b"{" + b" " * 1_000_000)
+    (stream.folder / "in.jsonl").write_bytes(b"\n".join([event(0), large, event(2)]))
+    into = f"kafka://{stream.address}/{stream.names['decisions']}"
+    with running(stream.worker("--from", str(stream.folder / "in.jsonl"), "--to", into)) as worker:
+        said = last_line(worker)
+    assert worker.returncode == 1
+    assert said.startswith(f"error some records did not reach {stream.names['decisions']}: ")
+    assert "too large" in said.lower()
+    assert stream.decisions()[0]["event_id"] == "e0"
+
+
 def test_an_event_that_came_in_several_lines_is_one_of_the_file(stream: Stream) -> None:
     stream.produce("events", [(json.dumps(json.loads(event(i)), indent=2).encode(), b"k") for i in range(3)])
     stream.run("--to", str(stream.folder / "out.jsonl"))

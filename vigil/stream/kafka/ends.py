@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from vigil.domains.schema import Schema
 from vigil.errors import StreamError
@@ -104,11 +104,14 @@ class TopicOut:
         """As the protocol says.
 
         Raises:
-            StreamError: where the brokers do not take them within a minute.
+            StreamError: where the brokers do not take them within a minute, or one is too large for them.
         """
         for record in records:
             key = str(getattr(self._decode(record).event, self._key))
-            self._writer.produce(self._topic, record, key, on_delivery=self._delivered)
+            try:
+                self._writer.produce(self._topic, record, key, on_delivery=self._delivered)
+            except KafkaException as failure:
+                self._failure = f"{failure.args[0].str()} ({len(record):,} bytes)"
         left = self._writer.flush(TAKEN_S)
         if left or self._failure:
             raise StreamError(f"{left or 'some'} records did not reach {self._topic}: {self._failure or 'no answer'}")

@@ -154,7 +154,8 @@ class Commits:
         """Raises StreamError where this worker cannot go on, and Stuck where a new producer can."""
         if self._failure is not None:
             raise self._failure
-        if self._began_s and perf_counter() - self._began_s > STUCK_S:
+        began_s = self._began_s  # read once: the other thread sets it to 0 at the end of each transaction
+        if began_s and perf_counter() - began_s > STUCK_S:
             raise Stuck(f"a transaction has not ended for {STUCK_S:g} s")
 
     def is_first(self, some: list[TopicPartition]) -> bool:

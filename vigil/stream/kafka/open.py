@@ -100,7 +100,7 @@ def _work(
     more = {"transactional.id": f"{group}-{member}", "transaction.timeout.ms": 10_000}
     made = partial(producer, to, properties, **more)
     check_free(domain, settings)  # of its own worker: the next step would end that one
-    # Ending what a killed worker has left open takes the broker half a second: that of reading model and state.
+    # What a killed worker has left open is ended while model and state are read.
     with ThreadPoolExecutor(1, "vigil-begin") as aside:
         first = aside.submit(lambda: begun(made, stopped))
         engine = Engine.open(domain, settings, clock_ms)

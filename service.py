@@ -7,7 +7,7 @@ heavy, and in each worker, where `to_asgi` puts Vigil's lane in front of BentoML
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import bentoml
@@ -20,13 +20,17 @@ from pydantic import AfterValidator
 import model_store
 from vigil import domains
 from vigil.errors import ModelRefused, NotFound, Unavailable
-from vigil.transports import supervisor
+from vigil.serving import supervisor
 
 if TYPE_CHECKING:
-    from vigil.transports.worker import Worker
+    from vigil.serving.process import ServingProcess
 
 REQUEST_TIMEOUT_S = 60
 SETTINGS = supervisor.configuration()
+# BentoML then says https and tells uvicorn; the lane brings the context.
+SSL: Any = {"enabled": bool(SETTINGS.tls_cert)}
+if SETTINGS.tls_cert:
+    SSL |= {"certfile": str(SETTINGS.tls_cert), "keyfile": str(SETTINGS.tls_key)}
 ABOUT = """# Vigil
 
 Real-time risk prediction: events in, features on the fly, a calibrated risk and a decision out.
@@ -35,15 +39,15 @@ Events go to `/v1/{domain}/score`, what turned out to be true to `/v1/{domain}/f
 `/v2/models/{domain}/infer` (Open Inference Protocol) or to `/predict` (BentoML's own clients).
 """
 # BentoML's own API has no domain in its path: it is the first one served.
-DOMAIN = domains.selected(SETTINGS.domains)[0]
+DOMAIN = domains.select(SETTINGS.domains)[0]
 
 
 @cache
-def worker() -> Worker:
+def process() -> ServingProcess:
     """What this process serves with."""
-    from vigil.transports.worker import Worker
+    from vigil.serving.process import ServingProcess
 
-    return Worker(SETTINGS)
+    return ServingProcess(SETTINGS)
 
 
 class LaneService(bentoml.Service):  # type: ignore[misc]
@@ -52,7 +56,7 @@ class LaneService(bentoml.Service):  # type: ignore[misc]
     def __attrs_post_init__(self) -> None:
         """Names the models that the aliases mean now: `bentoml build` takes them along."""
         super().__attrs_post_init__()
-        for domain in domains.selected(SETTINGS.domains):
+        for domain in domains.select(SETTINGS.domains):
             with suppress(NotFound, ModelRefused):  # without a model, rules answer
                 self.models.append(BentoModel(model_store.resolve(domain.name, SETTINGS.model_alias).tag))
 
@@ -60,10 +64,21 @@ class LaneService(bentoml.Service):  # type: ignore[misc]
         """BentoML's application, behind the lane, on connections of the lane's own."""
         import uvicorn.config
 
+        from vigil.transports.http.control import ControlPort
         from vigil.transports.http.lane import Lane
+        from vigil.transports.tls import Certificates
 
-        lane = Lane(super().to_asgi(is_main), worker())
+        supervisor.obey()
+        # uvicorn would believe X-Forwarded-For of any caller on this machine.
+        options: dict[str, Any] = {"proxy_headers": False}
+        if certificates := Certificates.of(SETTINGS):
+            context = certificates.context()
+            options["ssl_context_factory"] = lambda *_: context
+        uvicorn.Config = partial(uvicorn.Config, **options)  # type: ignore
+        lane = Lane(super().to_asgi(is_main), process())
         uvicorn.config.HTTP_PROTOCOLS["auto"] = lane.protocol()  # type: ignore[assignment]
+        if SETTINGS.admin_port:
+            process().ports.append(ControlPort(lane, lane.protocol(), SETTINGS.admin_port))
         return lane
 
     @property
@@ -76,7 +91,7 @@ class LaneService(bentoml.Service):  # type: ignore[misc]
         """BentoML's, and Vigil's own routes."""
         from vigil.transports.http import openapi
 
-        return openapi.extended(super().openapi_spec, domains.selected(SETTINGS.domains))
+        return openapi.extend(super().openapi_spec, domains.select(SETTINGS.domains))
 
 
 def _finite(features: np.ndarray) -> np.ndarray:
@@ -95,7 +110,9 @@ Features = Annotated[np.ndarray, Shape((-1, len(DOMAIN.features))), DType("float
     workers=SETTINGS.workers,
     traffic={"timeout": REQUEST_TIMEOUT_S},
     metrics={"enabled": True},
+    ssl=SSL,
     logging={"access": {"enabled": False}},
+    http={"host": supervisor.HOST, "port": supervisor.PORT},
 )
 class Vigil:
     """Risk prediction in real time. Events go to `/v1/{domain}/score`, feature rows to `/v2` or `/predict`."""
@@ -104,16 +121,16 @@ class Vigil:
     def predict(self, features: Features) -> np.ndarray:
         """Risks [n] of feature rows [n, F], in the order of the domain's feature spec."""
         try:
-            return worker().engine(DOMAIN.name).model().run(features)
+            return process().get(DOMAIN.name).model.current().run(features)
         except Unavailable as failure:
             raise ServiceUnavailable(str(failure)) from None
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
         """State, models, gRPC: before the first request is taken."""
-        await worker().start()
+        await process().start()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
         """After the last request in flight."""
-        await worker().stop()
+        await process().stop()

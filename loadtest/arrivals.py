@@ -12,9 +12,15 @@ from locust import User, constant, task
 
 from loadtest.payments import payments
 from loadtest.scenario import PER_S
+from vigil import settings
 from vigil.errors import VigilError
 
 NUMBERS = itertools.count()
+
+
+def client_key() -> str:
+    """The API key to call with; "" for none."""
+    return settings.load().client_key
 
 
 class BadAnswer(VigilError):

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vigil.metrics import BatchMetrics
+from vigil.observe.metrics import BatchMetrics
 from vigil.scoring.batcher import Batcher, Limits
+from vigil.scoring.caller import future_of
 
 FAST_S, SLOW_S = 10e-6, 5e-3
 SPIN_BELOW_S = 1e-3
@@ -56,7 +57,7 @@ def batched(seconds: float, max_batch: int) -> Callable[[int], Awaitable[Any]]:
         BatchMetrics("bench", "rows"),
         seconds,
     )
-    return batcher.submit
+    return lambda row: future_of(lambda caller: batcher.enqueue(row, caller))
 
 
 def direct(seconds: float) -> Callable[[int], Awaitable[Any]]:

@@ -22,7 +22,7 @@ from loadtest.picture import draw
 from loadtest.servers import SERVERS, Server
 from vigil import domains
 from vigil.errors import InvalidInput, Unavailable, VigilError
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 
 HEADS = ("server", "", "requests/s", "p50 ms", "p99 ms", "errors", "CPU us", "MB", "Vigil is")
 MARKER = "make bench"
@@ -102,7 +102,7 @@ def example_row() -> Row:
     """The features of the domain's example event."""
     domain = domains.load(MODEL)
     store = MemoryStore(domain)
-    row: Row = store.apply([store.schema.make(domain.example)])[0][0].tolist()
+    row: Row = store.apply_events([store.schema.make(domain.example)])[0][0].tolist()
     return row
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.h2load import h2load
-from loadtest.served import LOCALHOST
 from loadtest.wrk import JSON, Load, wrk
+from testbed.served import LOCALHOST
 
 MODEL = "payments"
 WAIT_S = 10.0

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtest.served import ROOT
+from testbed.served import ROOT
 from vigil.errors import Unavailable
 
 PINS = ROOT / "requirements" / "peers.txt"
 FOLDER = ROOT / ".venv-peers"
+PYTHONS = ">=3.11,<3.13"
+"""nvidia-pytriton needs a NumPy that knows no later one; uv takes one of the machine, or brings it."""
 
 
 def peers_python() -> Path:
@@ -29,7 +31,7 @@ def peers_python() -> Path:
         raise Unavailable("the peers need uv to be installed: `make setup` brings it")
     options = ("--quiet", "--compile-bytecode", "--require-hashes", "--requirement", str(PINS))
     for command in (
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(FOLDER)],
+        [uv, "venv", "--quiet", "--clear", "--python", PYTHONS, str(FOLDER)],
         [uv, "pip", "install", *options, "--python", str(python)],
     ):
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from vigil import domains
 from vigil.domains.simulation import HISTORY_DAYS, IDS_PER_DAY, Payments, simulate
-from vigil.features import history, kernel
-from vigil.features.store import CHUNK, MemoryStore
+from vigil.features import history
+from vigil.features.memory.store import CHUNK, MemoryStore
 
 DOMAIN = domains.load("payments")
 SEED, LIVE_DAYS = 1, 3
@@ -37,7 +37,7 @@ def main(
     else:
         past = history.History(DOMAIN, made.event_ids, made.ts_ms, made.keys, made.numbers, made.labels)
     warm = MemoryStore(DOMAIN)
-    warm.apply([warm.schema.make(DOMAIN.example)])
+    warm.apply_events([warm.schema.make(DOMAIN.example)])
     console = Console()
     took: list[list[tuple[float, float]]] = []
     store = warm
@@ -61,7 +61,7 @@ def whole(past: history.History) -> tuple[list[tuple[float, float]], MemoryStore
     packed = perf_counter(), thread_time()
     out = np.empty((len(batch), len(DOMAIN.features)), np.float32)
     for at in range(0, len(batch), CHUNK):
-        store.run(batch[at : at + CHUNK], out[at : at + CHUNK])
+        store.apply(batch[at : at + CHUNK], out[at : at + CHUNK])
     done = perf_counter(), thread_time()
     pairs = (started, packed), (packed, done), (started, done)
     return [(end[0] - begin[0], end[1] - begin[1]) for begin, end in pairs], store
@@ -70,15 +70,14 @@ def whole(past: history.History) -> tuple[list[tuple[float, float]], MemoryStore
 def memory(store: MemoryStore) -> Table:
     """The parts of the state in megabytes, and per what they are for."""
     shown = Table("state", "MB used", "bytes each", title=f"{store.count:,} entities")
-    records = int(store.meta[: store.count, kernel.M_LENGTH].sum())
-    remembered = int(store.head[kernel.H_RING_TAIL] - store.head[kernel.H_RING_HEAD])
-    entities = store.meta.nbytes * store.count // len(store.meta) + 8 * int(store.head[kernel.H_TAIL])
-    found = store.ring.nbytes + store.table.nbytes
+    state, used = store.state, store.state.memory
+    records = int(state.counts(np.arange(store.count)).sum())
+    answered = sum(len(event.features) > 0 for event in state.events())
     for name, size, count, unit in (
-        ("entities and their records", entities, store.count, "an entity"),
-        ("of that, a record", entities, records, "a record"),
-        ("events that labels can find", found, remembered, "an event remembered"),
-        ("features for repeats", store.features.nbytes, len(store.features), "an event"),
+        ("entities and their records", used["entities"], store.count, "an entity"),
+        ("of that, a record", used["entities"], records, "a record"),
+        ("events that labels can find", used["events"], state.remembered, "an event remembered"),
+        ("features for repeats", used["features"], answered, "an event"),
     ):
         shown.add_row(name, f"{size / 1e6:.1f}", f"{size / max(count, 1):.0f} {unit}")
     return shown
@@ -96,7 +95,7 @@ def live(store: MemoryStore, last_ms: int, day: Payments, rounds: int) -> Table:
                 break
             first += size
             packing_s, batch = timed(lambda part=part: store.pack(part))  # type: ignore[misc]
-            kernel_s, _ = timed(lambda batch=batch: store.run(batch))  # type: ignore[misc]
+            kernel_s, _ = timed(lambda batch=batch: store.apply(batch))  # type: ignore[misc]
             costs.append((packing_s / size * 1e6, kernel_s / size * 1e6))
         packing, kernel_us = (statistics.median(cost[i] for cost in costs) for i in range(2))
         shown.add_row(f"{size}", f"{packing:.2f}", f"{kernel_us:.2f}", f"{packing + kernel_us:.2f}")

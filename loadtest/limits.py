@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 
 import model_store
-from loadtest import page, slow_model
+from loadtest import page
 from loadtest.bench import example_row, own_risk
 from loadtest.calls import MODEL, Grpc, Http, Ports, message, oip
 from loadtest.h2load import h2load
@@ -32,10 +32,11 @@ from loadtest.measured import TOLERANCE
 from loadtest.outcome import Outcome
 from loadtest.overload import overload
 from loadtest.paced import paced
-from loadtest.served import LOCALHOST, ROOT, Served
 from loadtest.usage import memory_mb
 from loadtest.wires import Http1
 from loadtest.wrk import JSON, Load, wrk
+from testbed import slow_model
+from testbed.served import LOCALHOST, ROOT, Served
 from vigil import domains
 from vigil.errors import InvalidInput, VigilError
 
@@ -88,10 +89,10 @@ def shown(load: Load) -> str:
 
 def start(trial: Trial) -> Lines:
     """Import time, start to ready, memory of a fresh worker."""
-    script = "import time; s = time.perf_counter(); import vigil.transports.worker; print(time.perf_counter() - s)"
+    script = "import time; s = time.perf_counter(); import vigil.serving.process; print(time.perf_counter() - s)"
     command = [sys.executable, "-c", script]
     imports = [float(subprocess.check_output(command, cwd=ROOT, text=True)) for _ in range(5)]
-    yield "import of `vigil.transports.worker`, median of 5", f"{statistics.median(imports):.2f} s"
+    yield "import of `vigil.serving.process`, median of 5", f"{statistics.median(imports):.2f} s"
     took_s, fresh_mb = [], []
     for _ in range(3):
         began_s = time.perf_counter()

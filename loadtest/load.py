@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from loadtest import scenario
-from loadtest.served import ROOT, Served
+from testbed.served import ROOT, Served
 from vigil.errors import VigilError
 
 CALLERS = "HttpOne,HttpMany,Infer,GrpcOne,GrpcStream"

@@ -11,10 +11,10 @@ import grpc
 import psutil
 
 from loadtest.calls import Call, Ports, Row
-from loadtest.served import ROOT, NotServed, Process, free_port
 from loadtest.servers import Server
 from loadtest.usage import cpu_s, memory_mb
 from loadtest.wrk import Load
+from testbed.served import ROOT, NotServed, Process, free_port
 from vigil.errors import VigilError
 
 TOLERANCE = 1e-4

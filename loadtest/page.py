@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadtest.served import ROOT
+from vigil import host
 from vigil.errors import DataError
+
+ROOT = Path(__file__).parent.parent
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -35,7 +37,7 @@ def put(page: Path, name: str, text: str) -> None:
 def origin(command: str) -> str:
     """Command, commit, day and hardware, as a line."""
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    return f"`{command}`, commit {commit()}, {day}; {hardware(Path('/proc/cpuinfo').read_text())}."
+    return f"`{command}`, commit {commit()}, {day}; {hardware()}."
 
 
 def commit() -> str:
@@ -43,12 +45,11 @@ def commit() -> str:
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=7"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
-    except FileNotFoundError:
+    except OSError:
         return "unknown"
 
 
-def hardware(cpuinfo: str) -> str:
-    """The processor by the text of /proc/cpuinfo, and the memory."""
-    names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores of {names[0] if names else 'an unnamed processor'}, {gib:.0f} GiB"
+def hardware() -> str:
+    """The processors and the memory."""
+    memory = f"{gib:.0f} GiB" if (gib := host.memory_gib()) else "unknown memory"
+    return f"{os.cpu_count() or 'unknown'} cores of {host.processor()}, {memory}"

@@ -13,13 +13,13 @@ import numpy as np
 import typer
 
 from loadtest.stream import DOMAIN, Run, console
-from loadtest.valkey import Valkey
+from testbed.valkey import Valkey
 from training.data import simulated
 from vigil import domains
 from vigil.decisions.record import features_of
 from vigil.errors import VigilError
 from vigil.features.history import History
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 
 
 class Decided(msgspec.Struct):

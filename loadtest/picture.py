@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadtest.measured import Line
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from loadtest.measured import Line
 
 OURS, OTHERS, INK, QUIET = "#0b6e4f", "#a9b8c4", "#1f2933", "#52606d"
 

@@ -73,7 +73,7 @@ def write(story: Story, path: Path) -> None:
     )
     body = (
         f"<h1>Load test: {html.escape(story.scenario.name)}</h1><p>{html.escape(page.commit())}, "
-        f"{html.escape(page.hardware(Path('/proc/cpuinfo').read_text()))}. Times of callers run from when a request "
+        f"{html.escape(page.hardware())}. Times of callers run from when a request "
         "was due, those in Vigil from the whole request to the answer: what lies between is network, waiting, and the "
         "load generator itself.</p>"
         f"<table><tr><th>gate</th><th>got</th><th>bound</th><th></th></tr>{gates}</table>"

@@ -20,10 +20,10 @@ from loadtest.limits import SCORE, Trial, scored
 from loadtest.outcome import Outcome
 from loadtest.paced import paced
 from loadtest.payments import payments
-from loadtest.served import LOCALHOST, Served
 from loadtest.usage import cpu_s
-from loadtest.valkey import Valkey
 from loadtest.wires import Http1
+from testbed.served import LOCALHOST, Served
+from testbed.valkey import Valkey
 from vigil.errors import VigilError
 
 MARKER = "loadtest.scaling"

@@ -9,6 +9,8 @@ from collections import defaultdict
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from vigil import settings
+
 Route = tuple[str, str]  # transport and route
 Histograms = dict[Route, dict[float, float]]  # requests within so many seconds
 NAME = "vigil_request_seconds"
@@ -17,7 +19,9 @@ NAME = "vigil_request_seconds"
 def read(url: str) -> Histograms:
     """The histograms that the service at `url` has; none where it cannot be asked."""
     try:
-        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        key = settings.load().client_key
+        asked = urllib.request.Request(f"{url}/metrics", headers={"X-API-Key": key} if key else {})
+        with urllib.request.urlopen(asked, timeout=5) as answer:
             return parsed(answer.read().decode())
     except (OSError, ValueError):
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from loadtest.calls import Call, Grpc, Http, Row
-from loadtest.served import LOCALHOST
+from testbed.served import LOCALHOST
 
 
 def rows(row: Row) -> object:

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from loadtest.valkey import Valkey, ValkeyCluster
+from testbed.valkey import Valkey, ValkeyCluster
 from vigil import domains
 from vigil.domains.schema import Schema
 from vigil.domains.spec import Domain
 from vigil.errors import Unavailable
-from vigil.features.link import Link
-from vigil.features.shared import SharedStore
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
+from vigil.features.shared.connection import Link
+from vigil.features.shared.store import SharedStore
 
 SIZES = {5000: 30_000, 64: 10_000, 1: 3_000}  # rows of a batch: events measured
 TIMEOUT_MS = 250
@@ -59,7 +59,7 @@ def measured(store: Store, servers: Servers | None, events: Sequence[Any], size:
     took_ms = []
     for at in range(0, len(events), size):
         begun_s = time.perf_counter()
-        store.apply(events[at : at + size])
+        store.apply_events(events[at : at + size])
         took_ms.append((time.perf_counter() - begun_s) * 1000)
     whole_s, client_s = time.perf_counter() - started_s, time.process_time() - client_s
     server_s = servers.cpu_s() - server_s if servers else 0.0
@@ -94,7 +94,7 @@ def recovery(domain: Domain, events: Sequence[Any]) -> dict[str, float]:
     def call_ms(store: SharedStore) -> tuple[float, bool]:
         begun_s = time.perf_counter()
         try:
-            store.apply(events[:1])
+            store.apply_events(events[:1])
             answered = True
         except Unavailable:
             answered = False
@@ -136,7 +136,7 @@ def main(
 
     def fill(name: str, store: Store, servers: Servers | None, warm: int) -> None:
         for at in track(range(0, warm, 5000), f"{name}: history", console=console, transient=True):
-            store.apply(events[at : min(warm, at + 5000)])
+            store.apply_events(events[at : min(warm, at + 5000)])
         at = warm
         for size, count in SIZES.items():
             run = measured(store, servers, events[at : at + count], size)

@@ -14,17 +14,18 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
+import psutil
 import typer
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from loadtest.environment import peers_python
-from loadtest.kafka.broker import Broker
-from loadtest.valkey import Valkey
+from testbed.kafka.broker import Broker
+from testbed.valkey import Valkey
 from vigil import domains
 from vigil.errors import VigilError
-from vigil.stream.simulator import stream
+from vigil.feed.simulator import stream
 
 DOMAIN = "payments"
 TOPICS = ("events", "feedback", "decisions", "alerts", "dead")
@@ -170,13 +171,12 @@ class Run:
 
     def usage(self) -> tuple[float, float]:
         """CPU seconds and resident MB of the workers that run."""
-        ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
         cpu_s = resident_mb = 0.0
         for worker in self.workers:
             if worker.poll() is None:
-                stat = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
-                cpu_s += (int(stat[11]) + int(stat[12])) / ticks
-                resident_mb += int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1]) * page / 1e6
+                process = psutil.Process(worker.pid)
+                cpu_s += sum(process.cpu_times()[:2])
+                resident_mb += process.memory_info().rss / 1e6
         return cpu_s, resident_mb
 
 

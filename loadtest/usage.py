@@ -20,5 +20,7 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_mb(pid: int) -> float:
-    """Memory of the tree in MB (10^6 bytes): proportional set size, which counts a shared page once."""
-    return float(sum(process.memory_full_info().pss for process in tree(pid)) / 1e6)
+    """Memory of the tree in MB (10^6 bytes): proportional set size, which counts a shared page once; where the system
+    has no such thing, what each process has for itself."""
+    infos = [process.memory_full_info() for process in tree(pid)]
+    return float(sum(getattr(info, "pss", info.uss) for info in infos) / 1e6)

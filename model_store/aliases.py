@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from model_store.layout import root
+from vigil import host
 from vigil.errors import ModelRefused
 
 ALIASES_FILE = "aliases.json"
@@ -47,7 +47,7 @@ def changed(name: str) -> Iterator[dict[str, list[str]]]:
         with draft.open("w", encoding="utf-8") as file:
             json.dump(kept, file, indent=2)
             file.flush()
-            os.fsync(file.fileno())
+            host.sync(file.fileno())
         draft.replace(folder / ALIASES_FILE)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vigil.errors import ModelRefused, shown
+from vigil.errors import ModelRefused, quote
 
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "manifest.json"
@@ -85,7 +85,7 @@ class Manifest:
             raise ModelRefused(f"{file}: no readable manifest: {failure}") from None
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             layout = found.get("format") if isinstance(found, dict) else found
-            raise ModelRefused(f"{file}: got manifest format {shown(layout)}, wanted {FORMAT}")
+            raise ModelRefused(f"{file}: got manifest format {quote(layout)}, wanted {FORMAT}")
         known = {field.name for field in fields(cls)}
         needed = {field.name for field in fields(cls) if field.default is MISSING}
         odd = sorted(needed - set(found)) + sorted(set(found) - known)
@@ -96,5 +96,5 @@ class Manifest:
         try:
             manifest.created_s  # noqa: B018 (parsed)
         except (TypeError, ValueError):
-            raise ModelRefused(f"{file}: created: got {shown(manifest.created)}, wanted a time as RFC 3339") from None
+            raise ModelRefused(f"{file}: created: got {quote(manifest.created)}, wanted a time as RFC 3339") from None
         return manifest

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import onnxruntime as ort
 from rich import box
@@ -13,6 +11,7 @@ from rich.table import Table
 from optimize.candidates import MEANINGS, Measured
 from optimize.choice import Budget
 from optimize.speed import ROUNDS
+from vigil import host
 
 _HEADINGS = (
     "candidate",
@@ -74,7 +73,7 @@ def markdown(
         '"padded": only where batches are filled up to multiples of 16 rows, as the service does.',
         "",
         f"Microseconds: median of {ROUNDS} rounds in which all took turns, ONNX Runtime {ort.__version__}, one thread, "
-        f"{_processor()}, {created}.",
+        f"{host.processor()}, {created}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -105,12 +104,3 @@ def _steadiness(candidate: Measured) -> str:
     if candidate.dependence == 0:
         return "yes"
     return "padded" if candidate.dependence_padded == 0 else f"no, by {candidate.dependence_padded:.0e}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -13,13 +13,17 @@ import pytest
 from prometheus_client import REGISTRY
 
 import model_store
-from tests.serving import tiny_model
-from vigil import domains, metrics
+from testbed import tiny_model
+from vigil import domains
+from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback
-from vigil.engine import Engine
+from vigil.engine import Engine, limits_of
 from vigil.errors import DeadlineExceeded, InvalidEvent, ModelRefused, Unavailable
-from vigil.features.store import MemoryStore
-from vigil.scoring.session import Session
+from vigil.features.memory.store import MemoryStore
+from vigil.observe import metrics
+from vigil.scoring.caller import future_of
+from vigil.scoring.served import ServedModel
+from vigil.scoring.session import Session, stored_versions
 from vigil.settings import Settings
 
 PAYMENTS = domains.load("payments")
@@ -32,8 +36,26 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     return Session(path, "payments:1", "1", "digest", PAYMENTS.feature_names)
 
 
-def engine(session: Session | None, problem: str = "") -> Engine:
-    return Engine(PAYMENTS, Settings(), MemoryStore(PAYMENTS), session, problem, lambda: NOW_MS, lambda: None)
+def engine(session: Session | None, problem: str = "", **changes: Any) -> Engine:
+    settings = Settings(**changes)
+    model = ServedModel(PAYMENTS, "champion", limits_of(settings), lambda: NOW_MS, session, problem)
+    return Engine(PAYMENTS, settings, MemoryStore(PAYMENTS), model, lambda: NOW_MS, lambda: None)
+
+
+def submit(engine: Engine, events: list[Any], with_features: bool = False, deadline_s: float | None = None) -> Any:
+    return future_of(lambda caller: engine.submit(events, caller, with_features, deadline_s))
+
+
+def infer(engine: Engine, rows: np.ndarray, deadline_s: float | None = None) -> Any:
+    return future_of(lambda caller: engine.model.submit(rows, caller, None, deadline_s))
+
+
+def decisions(engine: Engine, events: list[Any], with_features: bool = False) -> list[Decision]:
+    decided = engine.decide(events, NOW_MS)
+    if with_features:
+        for decision, row in zip(decided.decisions, decided.features.tolist(), strict=True):
+            decision.features = dict(zip(PAYMENTS.feature_names, row, strict=True))
+    return decided.decisions
 
 
 def events(engine: Engine, count: int, **changes: Any) -> list[Any]:
@@ -48,20 +70,31 @@ def events(engine: Engine, count: int, **changes: Any) -> list[Any]:
 
 def test_events_one_by_one_together_and_batched_get_the_same_decisions(session: Session) -> None:
     alone, together, batched = engine(session), engine(session), engine(session)
-    wanted = together.score(events(together, 60), NOW_MS, with_features=True)
-    assert [alone.score([event], NOW_MS, with_features=True)[0] for event in events(alone, 60)] == wanted
+    wanted = decisions(together, events(together, 60), with_features=True)
+    assert [decisions(alone, [event], with_features=True)[0] for event in events(alone, 60)] == wanted
 
-    async def submit() -> list[Any]:
-        return await asyncio.gather(*(batched.submit([event], True) for event in events(batched, 60)))
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(submit(batched, [event], True) for event in events(batched, 60)))
 
-    assert [decisions[0] for decisions in asyncio.run(submit())] == wanted
+    assert [one for [one] in asyncio.run(main())] == wanted
+
+
+def test_a_large_call_is_taken_wherever_there_is_room_for_a_piece_of_it(session: Session) -> None:
+    served = engine(session, max_queue=2 * 1024)
+
+    async def main() -> list[Any]:
+        small, rows = events(served, 1), np.zeros((3000, len(PAYMENTS.features)), np.float32)
+        waits = [submit(served, small), infer(served, rows[:1])]
+        return await asyncio.gather(*waits, submit(served, events(served, 3000)), infer(served, rows))
+
+    assert [len(each) for each in asyncio.run(main())] == [1, 1, 3000, 3000]
 
 
 def test_risks_are_counted_by_the_bins_of_the_models_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     tag = tiny_model.store(tmp_path, PAYMENTS, risk_edges=(0.2, 0.6), risk_shares=(0.25, 0.5, 0.25))
     served = engine(Session.load(PAYMENTS, "champion", 64))
-    risks = [decision.risk for decision in served.score(events(served, 60), NOW_MS)]
+    risks = [decision.risk for decision in decisions(served, events(served, 60))]
     metrics.flush()
 
     def told(name: str, number: int) -> float | None:
@@ -79,71 +112,71 @@ def test_a_bad_event_fails_its_own_caller_and_counts_for_nothing(session: Sessio
     bad = events(served, 1)[0]
     bad.event_id, bad.amount = "bad", -1.0
 
-    async def submit() -> list[Any]:
+    async def main() -> list[Any]:
         parts = ([good[0]], [good[1], bad])
-        return await asyncio.gather(*(served.submit(part) for part in parts), return_exceptions=True)
+        return await asyncio.gather(*(submit(served, part) for part in parts), return_exceptions=True)
 
-    first, second = asyncio.run(submit())
+    first, second = asyncio.run(main())
     assert first[0].event_id == 0
     assert isinstance(second, InvalidEvent)
     assert str(second).startswith("[1].amount: got -1.0, wanted")
-    counted = served.store.apply(events(served, 2))[1].tolist()
+    counted = served.store.apply_events(events(served, 2))[1].tolist()
     assert counted == [3, 0]  # the first is a repeat, the second was never counted
 
 
 def test_an_event_too_far_in_the_future_is_refused(session: Session) -> None:
     served = engine(session)
     ahead = Settings().max_future_s * 1000
-    assert served.score(events(served, 1, ts=NOW_MS + ahead), NOW_MS)
+    assert decisions(served, events(served, 1, ts=NOW_MS + ahead))
     with pytest.raises(InvalidEvent, match=r"ts: got .*, wanted a time at most 86400 s ahead of the clock"):
-        served.score(events(served, 1, ts=NOW_MS + ahead + 1), NOW_MS)
+        decisions(served, events(served, 1, ts=NOW_MS + ahead + 1))
 
 
 def test_without_a_model_rules_decide_and_rows_are_refused_with_the_reason() -> None:
     served = engine(None, "no model")
-    assert served.score(events(served, 1), NOW_MS)[0].tier == "rules"
+    assert decisions(served, events(served, 1))[0].tier == "rules"
     with pytest.raises(Unavailable, match="no model"):
-        served.model()
+        served.model.current()
 
 
 def test_a_slow_model_gets_the_same_decisions_in_the_same_order_and_labels_come_between(session: Session) -> None:
     fast = engine(session)
-    wanted = fast.score(events(fast, 60), NOW_MS, with_features=True)
+    wanted = decisions(fast, events(fast, 60), with_features=True)
     session.row_s, before_s = 1.0, session.row_s
     slow = engine(session)
     session.row_s = before_s
 
-    async def submit() -> list[Any]:
+    async def main() -> list[Any]:
         waiting = []
         for i, event in enumerate(events(slow, 60)):
-            waiting.append(slow.submit([event], True))
+            waiting.append(submit(slow, [event], True))
             if i % 7 == 0:
                 await asyncio.sleep(0)
                 slow.feedback([Feedback(event_id=i, label=0)])
         return await asyncio.gather(*waiting)
 
-    assert [decisions[0] for decisions in asyncio.run(submit())] == wanted
+    assert [one for [one] in asyncio.run(main())] == wanted
     slow.close()
 
 
 def test_an_event_past_its_deadline_is_refused_and_counts_for_nothing(session: Session) -> None:
     served = engine(session)
 
-    async def submit() -> None:
+    async def main() -> None:
         deadline_s = time.perf_counter() + 0.2
-        late = served.submit(events(served, 1), deadline_s=deadline_s)
+        late = submit(served, events(served, 1), deadline_s=deadline_s)
         while time.perf_counter() < deadline_s:
             pass
         with pytest.raises(DeadlineExceeded):
             await late
 
-    asyncio.run(submit())
-    assert served.store.apply(events(served, 1))[1].tolist() == [0]
+    asyncio.run(main())
+    assert served.store.apply_events(events(served, 1))[1].tolist() == [0]
 
 
 def test_labels_are_told_what_became_of_them(session: Session) -> None:
     served = engine(session)
-    served.score(events(served, 1), NOW_MS)
+    decisions(served, events(served, 1))
     labels = [Feedback(event_id=0, label=1), Feedback(event_id=0, label=1), Feedback(event_id="later", label=0)]
     assert served.feedback(labels) == ["labelled", "label_known", "label_waits"]
 
@@ -153,10 +186,10 @@ def test_state_and_model_are_opened_from_disk(tmp_path: Path, monkeypatch: pytes
     tag = tiny_model.store(tmp_path, PAYMENTS)
     settings = Settings(state_dir=tmp_path / "state")
     first = Engine.open(PAYMENTS, settings, lambda: NOW_MS)
-    wanted = first.score(events(first, 1), NOW_MS)
+    wanted = decisions(first, events(first, 1))
     first.close()
     again = Engine.open(PAYMENTS, settings, lambda: NOW_MS)
-    assert again.score(events(again, 1), NOW_MS) == wanted
+    assert decisions(again, events(again, 1)) == wanted
     assert wanted[0].model == tag
     again.close()
 
@@ -167,14 +200,14 @@ def test_what_is_already_late_is_refused_and_counts_for_nothing(session: Session
 
     async def late() -> None:
         with pytest.raises(DeadlineExceeded, match="deadline passed"):
-            served.submit(events(served, 1), deadline_s=perf_counter())
+            submit(served, events(served, 1), deadline_s=perf_counter())
         with pytest.raises(DeadlineExceeded):
-            served.infer(rows, deadline_s=perf_counter())
-        await served.infer(rows, deadline_s=perf_counter() + 60)
+            infer(served, rows, deadline_s=perf_counter())
+        await infer(served, rows, deadline_s=perf_counter() + 60)
 
     asyncio.run(late())
-    assert served.statistics["1"].inferences == 1
-    assert served.store.apply(events(served, 1))[1].tolist() == [0]
+    assert served.model.statistics["1"].inferences == 1
+    assert served.store.apply_events(events(served, 1))[1].tolist() == [0]
 
 
 def test_rows_that_wait_are_answered_by_the_model_they_were_meant_for(session: Session) -> None:
@@ -182,10 +215,10 @@ def test_rows_that_wait_are_answered_by_the_model_they_were_meant_for(session: S
     rows = np.ones((3, len(PAYMENTS.features)), np.float32)
 
     async def swapped() -> Any:
-        waiting = served.infer(rows)
-        await served.unload()
+        waiting = infer(served, rows)
+        await served.model.unload()
         with pytest.raises(Unavailable, match="'payments' was unloaded"):
-            served.infer(rows)
+            infer(served, rows)
         return await waiting
 
     assert (asyncio.run(swapped()) == session.run(rows)).all()
@@ -197,18 +230,18 @@ def test_a_load_takes_the_champion_and_a_refused_one_changes_nothing(
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bento"))
     served = engine(None, "no model")
     tag = tiny_model.store(tmp_path, PAYMENTS)
-    assert asyncio.run(served.load()).tag == tag
-    assert (served.model().tag, served.problem) == (tag, "")
+    assert asyncio.run(served.model.load()).tag == tag
+    assert (served.model.current().tag, served.model.problem) == (tag, "")
 
     champion = tiny_model.store(tmp_path, PAYMENTS, seed=1)
     path = model_store.resolve("payments").onnx_path
     original = path.read_bytes()
     path.write_bytes(original + b"\0")
     with pytest.raises(ModelRefused, match="has the digest"):
-        asyncio.run(served.load())
-    assert (served.model().tag, served.problem) == (tag, "")
+        asyncio.run(served.model.load())
+    assert (served.model.current().tag, served.model.problem) == (tag, "")
 
     path.write_bytes(original)
-    asyncio.run(served.load())
-    assert served.model().tag == champion
-    assert served.stored_versions() == sorted([tag.split(":")[1], champion.split(":")[1]])
+    asyncio.run(served.model.load())
+    assert served.model.current().tag == champion
+    assert stored_versions(PAYMENTS) == sorted([tag.split(":")[1], champion.split(":")[1]])

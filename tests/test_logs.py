@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vigil import logs
+from vigil.observe import logs
 
 
 class Clock:

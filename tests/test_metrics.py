@@ -14,13 +14,13 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from vigil import metrics
-from vigil.tallies import MANY, MOST_KEPT, BinsTally, Buckets, CounterTally, Family, GaugeTally, HistogramTally
+from vigil.observe import metrics
+from vigil.observe.tallies import MANY, MOST_KEPT, BinsTally, Buckets, CounterTally, Family, GaugeTally, HistogramTally
 
 ROOT = Path(__file__).parent.parent
 WORKER = """
 import sys
-from vigil import metrics
+from vigil.observe import metrics
 metrics.bury()
 metrics.READY.set(1)
 metrics.QUEUE_ROWS.labels("payments", "rows").set(5)

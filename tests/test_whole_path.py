@@ -22,13 +22,13 @@ import tritonclient.grpc
 import tritonclient.http
 
 import model_store
-from loadtest.served import LOCALHOST, Served
+from testbed.served import LOCALHOST, Served
 from vigil import domains
 from vigil.domains.simulation import simulate
 from vigil.features.history import History
-from vigil.features.state import restored
+from vigil.features.memory.durable import restore
+from vigil.feed.simulator import Simulated, stream
 from vigil.scoring.session import Session
-from vigil.stream.simulator import Simulated, stream
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
 
@@ -89,7 +89,7 @@ def steps() -> list[Simulated]:
 @pytest.fixture(scope="module")
 def offline(made: Made) -> Answers:
     """The computation over history: the features as in training, the risks by one call of the model."""
-    store, _ = restored(made.folder / "state" / "features" / "payments", DOMAIN)
+    store, _ = restore(made.folder / "state" / "features" / "payments", DOMAIN)
     past = simulate(0, DAYS, 20, **SIZES)
     cut = slice(0, EVENTS)
     history = History(

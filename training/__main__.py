@@ -22,7 +22,7 @@ from vigil.domains.simulation import HISTORY_DAYS
 from vigil.errors import VigilError
 from vigil.features import transfer
 from vigil.features.history import History, parse_columns
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 from vigil.progress import Steps
 
 SEEDED = "the service starts with the state at the end of this history"
@@ -68,7 +68,7 @@ def main(
     """Trains a risk model on a history and writes model, rows and report."""
     console = Console()
     try:
-        folder = out or settings.load().state_dir / "training" / domain
+        folder = out or settings.load().state_dir / "training" / domains.load(domain).name
         sizes = {name: size for name, size in (("customers", customers), ("terminals", terminals)) if size is not None}
         with Steps(console) as steps:
             with steps.step("read the history" if data_file else "simulate the history"):
@@ -88,7 +88,7 @@ def main(
                 shown = _train(history, features, folder, numbers, steps)
                 if out is None:
                     with steps.step("write the feature state", transfer.size(store)) as done:
-                        seeded = transfer.put(store, settings.load(), replace_state, done)
+                        seeded = transfer.install(store, settings.load(), replace_state, done)
                     shown = (*shown, SEEDED if seeded else KEPT)
         console.print(*shown, sep="\n", soft_wrap=True)
     except VigilError as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from training.threads import one_thread
+from vigil import host
 
 NOTE = (
     "Logistic regression on standardised features; a random forest of 80 trees, each from a tenth of the rows, "
@@ -22,10 +24,12 @@ NOTE = (
 
 def models(seed: int) -> dict[str, Any]:
     """The untrained baselines by name."""
+    # Else scikit-learn asks `lscpu` how many cores there are, and warns where a container does not tell.
+    os.environ.setdefault("LOKY_MAX_CPU_COUNT", str(host.processors()))
     return {
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
         "random forest": RandomForestClassifier(
-            n_estimators=80, min_samples_leaf=5, max_samples=0.1, n_jobs=-1, random_state=seed
+            n_estimators=80, min_samples_leaf=5, max_samples=0.1, n_jobs=host.processors(), random_state=seed
         ),
         "gradient boosting": HistGradientBoostingClassifier(
             max_iter=150, learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=30, l2_regularization=1.0,

@@ -11,13 +11,12 @@ from sklearn.metrics import average_precision_score
 
 from training.threads import one_thread
 from vigil.domains.spec import Domain
-from vigil.domains.windows import Feature, Op
+from vigil.domains.windows import Category, Count, Feature, LabelRate, Last, Max, Mean, Min, SinceLast, Std, Sum
 
 TOLERANCE = 0.002
 _GOOD_PER_BAD = 15
 _SEEDS = 2
-_PLAIN = {Op.COUNT, Op.SUM, Op.MEAN, Op.STD, Op.MAX, Op.MIN, Op.LABEL_RATE, Op.SINCE_LAST, Op.LAST}
-_LABELS = {Op.LABEL_COUNT, Op.LAST_LABEL, Op.AGE_OF_LABEL, Op.STREAK, Op.AGE_OF_STREAK, Op.LEAST_OF_STREAK}
+_PLAIN = (Count, Sum, Mean, Std, Max, Min, LabelRate, SinceLast, Last)
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,9 @@ def _group(feature: Feature, by_name: dict[str, Feature]) -> str:
         return "event"
     if feature.carried:
         return f"{entity}: unexplained labels"
-    if feature.op in _LABELS:
+    if feature.category is Category.LABELS and not isinstance(feature, _PLAIN):
         return f"{entity}: labels"
-    return f"{entity}: plain windows" if feature.op in _PLAIN else f"{entity}: against its usual"
+    return f"{entity}: plain windows" if isinstance(feature, _PLAIN) else f"{entity}: against its usual"
 
 
 def _entity(feature: Feature, by_name: dict[str, Feature]) -> str:

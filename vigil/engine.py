@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from time import perf_counter, perf_counter_ns
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vigil import metrics
 from vigil.decisions import record
 from vigil.decisions.decision import Decision
 from vigil.decisions.policy import FULL, Decider
@@ -21,23 +19,19 @@ from vigil.decisions.recorder import Recorder
 from vigil.decisions.rules import RULES, RulesTier
 from vigil.domains.schema import Feedback, Schema, ts_ms
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidEvent, ModelRefused, NotFound, Unavailable
-from vigil.features import kernel
-from vigil.features.state import open_state
-from vigil.features.store import MemoryStore
-from vigil.scoring import query
+from vigil.errors import InvalidEvent, Unavailable
+from vigil.features.compiled import layout
+from vigil.features.memory.store import MemoryStore
+from vigil.features.open import open_state
+from vigil.observe import metrics
 from vigil.scoring.batcher import Batcher, Limits
-from vigil.scoring.caller import Caller
-from vigil.scoring.query import Query
-from vigil.scoring.queue import Priority
-from vigil.scoring.session import Rows, Session, stored_versions
-from vigil.scoring.statistics import Statistics
+from vigil.scoring.caller import PIECE_ROWS, Caller, one_by_one, pieces, run_for
+from vigil.scoring.queue import LIVE_ROWS, Priority
+from vigil.scoring.served import ServedModel
+from vigil.scoring.session import Rows, Session
 from vigil.settings import Settings
 
-logger = logging.getLogger(__name__)
-
 STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits")
-LIVE_ROWS = 16  # a call with more rows is bulk, and lets the smaller ones pass
 Submission = tuple[Sequence[Any], bool]
 _TS = attrgetter("ts")
 _encode = msgspec.json.Encoder().encode
@@ -63,17 +57,21 @@ class Scored(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """Decisions on a batch, and what they were made from: features float32 [n, F], and the model (None: the rules)."""
+    """Decisions on a batch, and what they were made from: features float32 [n, F], and the model.
+
+    Features are None where the state was away, the model where rules decided.
+    """
 
     decisions: list[Decision]
-    features: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32] | None
     session: Session | None
 
 
 class Store(Protocol):
     """Feature state of a domain, wherever it lies.
 
-    The verbs of a `remote` one wait for a server, may raise Unavailable, and may be called in any thread.
+    The verbs of a `remote` one wait for a server, may raise Unavailable, and may be called in any thread. `marks` says
+    how far each source of events has been read into it; None where it belongs to several processes.
     """
 
     remote: bool
@@ -81,11 +79,16 @@ class Store(Protocol):
     @property
     def problem(self) -> str: ...
 
+    @property
+    def marks(self) -> Mapping[str, int] | None: ...
+
     def watch(self, changed: Callable[[], object]) -> None: ...
+
+    def mark(self, marks: Mapping[str, int]) -> None: ...
 
     def pack(self, events: Sequence[Any]) -> Any: ...
 
-    def run(self, packed: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
+    def apply(self, packed: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
 
     def feedback(self, labels: Sequence[Feedback]) -> npt.NDArray[np.uint8]: ...
 
@@ -97,8 +100,7 @@ class Engine:
         domain: whose events.
         settings: limits of queue, batch and time.
         store: the feature state.
-        session: the model, or None.
-        problem: why there is no model, for those who ask; "" with one.
+        model: the domain's model.
         clock_ms: gives the time, epoch milliseconds UTC.
         close: brings the store to disk and gives it free.
         recorder: gets a record of each decision that is submitted, if any.
@@ -109,48 +111,33 @@ class Engine:
         domain: Domain,
         settings: Settings,
         store: Store,
-        session: Session | None,
-        problem: str,
+        model: ServedModel,
         clock_ms: Callable[[], int],
         close: Callable[[], None],
         recorder: Recorder | None = None,
     ) -> None:
         self.domain, self.schema = domain, Schema(domain)
-        self.store, self.session, self.problem = store, session, problem
-        self.statistics: dict[str, Statistics] = {}
-        self._risks_seen: dict[str, Callable[[Rows], None]] = {}
-        self._settings, self._loading = settings, asyncio.Lock()
+        self.store, self.model = store, model
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
         self._clock_ms = clock_ms
         self._close, self._recorder = close, recorder
-        limits = Limits(settings.max_batch, settings.max_queue, settings.max_wait_ms / 1000)
-        warm_s = session.row_s if session else 0.0
         self._events: Batcher[Submission, Taken, Scored, list[Decision]] = Batcher(
             lambda batch: self._take(batch, self._clock_ms()),
             self._score,
             self._answer,
-            limits,
+            limits_of(settings),
             metrics.BatchMetrics(domain.name, "events"),
-            warm_s,
+            model.session.row_s if model.session else 0.0,
             waits=store.remote,
-        )
-        self._rows: Batcher[Query, query.Joined, query.Ran, Rows] = Batcher(
-            query.join,
-            query.run,
-            query.part,
-            limits,
-            metrics.BatchMetrics(domain.name, "rows"),
-            warm_s,
         )
         self._feature_seconds = metrics.STAGE_SECONDS.labels(domain.name, "features")
         self._model_seconds = metrics.STAGE_SECONDS.labels(domain.name, "model")
         self._without_state = metrics.EVENTS.labels(domain.name, "state_away")
         self._statuses = [
-            (metrics.EVENTS if i <= kernel.RECOMPUTED else metrics.LABELS).labels(domain.name, name)
+            (metrics.EVENTS if i <= layout.RECOMPUTED else metrics.LABELS).labels(domain.name, name)
             for i, name in enumerate(STATUS_NAMES)
         ]
-        self._swap(session, problem)
 
     @classmethod
     def open(
@@ -163,44 +150,26 @@ class Engine:
         Raises:
             StateError: where the state cannot be used.
         """
-        session, problem = None, ""
-        try:
-            session = Session.load(domain, settings.model_alias, settings.max_batch)
-        except (NotFound, ModelRefused) as failure:
-            problem = str(failure)
-            logger.error("no model for %s, the rules tier answers: %s", domain.name, problem)
-        # Loads the compiled kernel, which otherwise the first caller would wait for.
+        model = ServedModel.open(domain, settings.model_alias, limits_of(settings), clock_ms)
+        # Loads the compiled kernel, which otherwise the first caller would wait for, and what lets state grow: later,
+        # there may be no descriptor for it.
         warm = MemoryStore(domain)
-        warm.apply([warm.schema.make(domain.example)])
+        warm.apply(warm.pack([warm.schema.make(domain.example)]))
+        warm.state.adopt(warm.compacted())
         state = open_state(domain, settings)
-        engine = cls(domain, settings, state.store, session, problem, clock_ms, state.close, recorder)
-        if session:
-            logger.info("model %s answers for %s", session.tag, domain.name)
-        return engine
+        return cls(domain, settings, state.store, model, clock_ms, state.close, recorder)
 
     def close(self) -> None:
         """Ends the model's threads, brings the store to disk and gives it free."""
         self._events.close()
-        self._rows.close()
+        self.model.close()
         self._close()
 
     def check_room(self) -> None:
         """Raises Overloaded where not even one event more would be taken: cheap, before anything is decoded."""
         self._events.check()
 
-    def check_room_for_rows(self) -> None:
-        """The same of feature rows."""
-        self._rows.check()
-
     def submit(
-        self, events: Sequence[Any], with_features: bool = False, deadline_s: float | None = None
-    ) -> asyncio.Future[list[Decision]]:
-        """As :meth:`put`, for who can await the decisions."""
-        future: asyncio.Future[list[Decision]] = asyncio.get_running_loop().create_future()
-        self.put(events, future, with_features, deadline_s)
-        return future
-
-    def put(
         self,
         events: Sequence[Any],
         caller: Caller[list[Decision]],
@@ -221,47 +190,31 @@ class Engine:
             InvalidEvent: to the caller, for a value that cannot be; then none of `events` has counted.
         """
         count = len(events)
-        self._events.put((events, with_features), caller, count, _priority(count), deadline_s)
+        if count <= PIECE_ROWS:
+            self._events.enqueue((events, with_features), caller, count, Priority.of(count), deadline_s)
+            return
+        self._events.check(PIECE_ROWS)  # no more of them ever wait at once
+        run_for(caller, self._in_pieces(events, caller, with_features, deadline_s))
 
-    def infer(
-        self, rows: Rows, session: Session | None = None, deadline_s: float | None = None
-    ) -> asyncio.Future[Rows]:
-        """As :meth:`put_rows`, for who can await the risks."""
-        future: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
-        self.put_rows(rows, future, session, deadline_s)
-        return future
+    async def _in_pieces(
+        self, events: Sequence[Any], caller: Caller[list[Decision]], with_features: bool, deadline_s: float | None
+    ) -> list[Decision]:
+        """As `submit` of more than a piece. All are looked at before the first counts."""
+        parts = list(pieces(len(events)))
+        for part in parts:
+            self._check_future(events[part], self._clock_ms(), part.start)
+            for i, event in enumerate(events[part], part.start):
+                self.schema.row(event, f"[{i}]")
+            await asyncio.sleep(0)
 
-    def put_rows(
-        self, rows: Rows, caller: Caller[Rows], session: Session | None = None, deadline_s: float | None = None
-    ) -> None:
-        """Risks float32 [n] of feature rows float32 [n, F], together with those of other callers.
+        def begin(part: slice, each: Caller[list[Decision]]) -> None:
+            until_s = None if part.start else deadline_s
+            self._events.enqueue((events[part], with_features), each, len(events[part]), Priority.BULK, until_s)
 
-        Args:
-            rows: the feature rows.
-            caller: gets the risks.
-            session: the model that answers, be it swapped meanwhile; None: the loaded one.
-            deadline_s: when the caller gives up, of `time.perf_counter`; None: never.
-
-        Raises:
-            Unavailable: without a model.
-            Overloaded: where the queue is full.
-            DeadlineExceeded: also to the caller, where it is too late to begin.
-            InvalidInput: to the caller, for a wrong shape or a value that is not finite.
-        """
-        session = session or self.model()
-        asked = Query(session, self.statistics[session.version], rows, perf_counter_ns())
-        count = len(rows)
-        self._rows.put(asked, caller, count, _priority(count), deadline_s)
-
-    def score(self, events: Sequence[Any], now_ms: int, with_features: bool = False) -> list[Decision]:
-        """As :meth:`submit`, at once: one call of the kernel, one of the model."""
-        batch = [(events, with_features)]
-        taken = self._take(batch, now_ms)
-        scored = self._score(taken)
-        return self._split(batch, self._decide(taken, scored), scored.features)[0]
+        return [decision for found in await one_by_one(parts, begin, caller) for decision in found]
 
     def decide(self, events: Sequence[Any], now_ms: int) -> Decided:
-        """As :meth:`score`, with all that a record of the decisions holds.
+        """Decides on events at once: one call of the kernel, one of the model. With all that a record holds.
 
         Raises:
             Unavailable: where the feature state is away: who can read its events again shall wait for it.
@@ -270,7 +223,19 @@ class Engine:
         scored = self._score(taken)
         if scored.features is None:
             raise Unavailable(f"feature state: {self.state_problem or 'it did not answer in time'}")
-        return Decided(self._decide(taken, scored), scored.features, taken.session)
+        return self._decide(taken, scored)
+
+    def records(self, decided: Decided, events: Iterable[bytes], with_features: bool = True) -> list[bytes]:
+        """The record of each decision, JSON.
+
+        Args:
+            decided: of one batch.
+            events: JSON of each event, as it came.
+            with_features: whether they hold the features, without which they cannot be replayed.
+        """
+        digest, features = decided.session.digest if decided.session else "", decided.features
+        kept = features if with_features else None
+        return record.encode_records(self.domain, digest, decided.decisions, events, kept)
 
     def refusal(self, event: Any, now_ms: int) -> InvalidEvent | None:
         """Why an event cannot be scored at that time; None where it can. Nothing counts."""
@@ -287,15 +252,20 @@ class Engine:
         Raises:
             Unavailable: where the feature state is away; the labels are to be sent again.
         """
-        return self._told(self.store.feedback(labels))
+        return self._status_names(self.store.feedback(labels))
 
     async def learn(self, labels: Sequence[Feedback]) -> list[str]:
-        """As :meth:`feedback`; the loop goes on meanwhile where the state has to be waited for."""
+        """As `feedback`; the loop goes on meanwhile where there are many, or the state has to be waited for."""
         if self.store.remote:
-            return self._told(await asyncio.to_thread(self.store.feedback, labels))
-        return self.feedback(labels)
+            return self._status_names(await asyncio.to_thread(self.store.feedback, labels))
+        statuses = list[str]()
+        for part in pieces(len(labels)):
+            statuses += self.feedback(labels[part])
+            if part.stop < len(labels):
+                await asyncio.sleep(0)
+        return statuses
 
-    def _told(self, statuses: npt.NDArray[np.uint8]) -> list[str]:
+    def _status_names(self, statuses: npt.NDArray[np.uint8]) -> list[str]:
         self._count(statuses)
         return [STATUS_NAMES[status] for status in statuses.tolist()]
 
@@ -308,78 +278,20 @@ class Engine:
         """Has `changed` called, in any thread, when `state_problem` has changed."""
         self.store.watch(changed)
 
-    def model(self) -> Session:
-        """The loaded model.
-
-        Raises:
-            Unavailable: where there is none, with the reason.
-        """
-        if self.session is None:
-            raise Unavailable(self.problem)
-        return self.session
-
-    def stored_versions(self) -> list[str]:
-        """Versions of the domain's model in the store; none where there is none."""
-        return stored_versions(self.domain)
-
-    async def load(self) -> Session:
-        """Takes the model the alias means now: verified and warmed aside while the present one answers, then swapped.
-
-        Raises:
-            NotFound, ModelRefused: as :meth:`Session.load`; the present model, where there is one, goes on.
-        """
-        alias, max_batch = self._settings.model_alias, self._settings.max_batch
-        async with self._loading:
-            try:
-                session = await asyncio.to_thread(Session.load, self.domain, alias, max_batch)
-            except (NotFound, ModelRefused) as failure:
-                if self.session is None:
-                    self.problem = str(failure)
-                logger.error("no other model for %s: %s", self.domain.name, failure)
-                raise
-            self._swap(session, "")
-        logger.info("model %s answers for %s", session.tag, self.domain.name)
-        return session
-
-    async def unload(self) -> None:
-        """Lets the rules tier answer from now on; what waits for the model is still answered by it."""
-        async with self._loading:
-            name = self.domain.name
-            self._swap(None, f"model {name!r} was unloaded; POST /v2/repository/models/{name}/load takes it again")
-        logger.warning("model of %s unloaded, the rules tier answers", self.domain.name)
-
-    def _swap(self, session: Session | None, problem: str) -> None:
-        name, before = self.domain.name, self.session
-        self.session, self.problem = session, problem
-        if before:
-            metrics.MODEL_INFO.labels(name, before.version, before.digest).set(0)
-        if session:
-            self.statistics.setdefault(session.version, Statistics(self._clock_ms))
-            metrics.MODEL_INFO.labels(name, session.version, session.digest).set(1)
-            self._describe(session)
-
-    def _describe(self, session: Session) -> None:
-        known, version = session.manifest, session.version
-        if known:
-            metrics.MODEL_CREATED.labels(self.domain.name, version).set(known.created_s)
-            if known.risk_shares and version not in self._risks_seen:
-                seen = metrics.risks_seen(self.domain.name, version, known.risk_edges, known.risk_shares)
-                self._risks_seen[version] = seen
-
     def _take(self, batch: Sequence[Submission], now_ms: int) -> Taken:
         events = [event for part, _ in batch for event in part]
         try:
             self._check_future(events, now_ms)
             packed = self.store.pack(events)
             if self.store.remote:  # its features come where waiting is allowed
-                return Taken(events, self.session, packed, None)
-            return Taken(events, self.session, packed, self._apply(packed))
+                return Taken(events, self.model.session, packed, None)
+            return Taken(events, self.model.session, packed, self._apply(packed))
         except InvalidEvent as failure:
-            raise self._located(events) or failure from None
+            raise self._locate(events) or failure from None
 
     def _apply(self, packed: Any) -> npt.NDArray[np.float32]:
         started_s = perf_counter()
-        features, statuses = self.store.run(packed)
+        features, statuses = self.store.apply(packed)
         self._feature_seconds.observe(perf_counter() - started_s)
         self._count(statuses)
         return features
@@ -400,29 +312,25 @@ class Engine:
         return Scored(features, risks)
 
     def _answer(self, batch: Sequence[Submission], taken: Taken, scored: Scored) -> list[list[Decision]]:
-        decisions = self._decide(taken, scored)
-        if self._recorder and decisions:
-            session = taken.session if decisions[0].tier == FULL else None
-            events = map(_encode, taken.events)
-            records = record.encoded(self.domain, session.digest if session else "", decisions, events, scored.features)
+        decided = self._decide(taken, scored)
+        if self._recorder and decided.decisions:
+            records = self.records(decided, map(_encode, taken.events))
             self._recorder.put([event.event_id for event in taken.events], records)
-        return self._split(batch, decisions, scored.features)
+        return self._split(batch, decided)
 
-    def _decide(self, taken: Taken, scored: Scored) -> list[Decision]:
+    def _decide(self, taken: Taken, scored: Scored) -> Decided:
         events, session = taken.events, taken.session
         features, risks = scored
         if session is None or features is None or risks is None:
-            tier, decisions = RULES, self._rules.decide(events)
+            tier, session, decisions = RULES, None, self._rules.decide(events)
         else:
-            if seen := self._risks_seen.get(session.version):
-                seen(risks)
+            self.model.observe(session, risks)
             tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, session.tag)
         metrics.decided(self.domain.name, tier, [decision.action for decision in decisions])
-        return decisions
+        return Decided(decisions, features, session)
 
-    def _split(
-        self, batch: Sequence[Submission], decisions: list[Decision], features: npt.NDArray[np.float32] | None
-    ) -> list[list[Decision]]:
+    def _split(self, batch: Sequence[Submission], decided: Decided) -> list[list[Decision]]:
+        decisions, features = decided.decisions, decided.features
         answers, start = [], 0
         for part, with_features in batch:
             end = start + len(part)
@@ -433,20 +341,21 @@ class Engine:
             start = end
         return answers
 
-    def _check_future(self, events: Sequence[Any], now_ms: int) -> None:
+    def _check_future(self, events: Sequence[Any], now_ms: int, first: int = 0) -> None:
         latest_ms = now_ms + self._max_future_ms
         if len(events) > LIVE_ROWS:
             stamps = list(map(_TS, events))
             if set(map(type, stamps)) == {int} and max(stamps) <= latest_ms:
                 return
-        for i, event in enumerate(events):
+        several = first or len(events) > 1
+        for i, event in enumerate(events, first):
             ts = event.ts
             if (ts if ts.__class__ is int else ts_ms(ts)) > latest_ms:
                 came = ts if isinstance(ts, int) else ts.isoformat()
                 wanted = f"a time at most {self._max_future_ms // 1000} s ahead of the clock"
-                raise InvalidEvent("ts", came, wanted, f"[{i}]" if len(events) > 1 else "")
+                raise InvalidEvent("ts", came, wanted, f"[{i}]" if several else "")
 
-    def _located(self, events: Sequence[Any]) -> InvalidEvent | None:
+    def _locate(self, events: Sequence[Any]) -> InvalidEvent | None:
         """The failure of the first bad event of several, with its place in front."""
         for i, event in enumerate(events):
             at = f"[{i}]" if len(events) > 1 else ""
@@ -462,5 +371,6 @@ class Engine:
                 self._statuses[status].inc(count)
 
 
-def _priority(rows: int) -> Priority:
-    return Priority.LIVE if rows <= LIVE_ROWS else Priority.BULK
+def limits_of(settings: Settings) -> Limits:
+    """The bounds of a domain's batchers."""
+    return Limits(settings.max_batch, settings.max_queue, settings.max_wait_ms / 1000)

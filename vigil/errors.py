@@ -1,11 +1,12 @@
 """What can go wrong, and what each caller gets for it.
 
-Every error that reaches a caller is a :class:`VigilError`: it names what failed, what came and
+Every error that reaches a caller is a `VigilError`: it names what failed, what came and
 what was wanted, and carries the HTTP status and the gRPC status name to answer with.
 """
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -35,7 +36,7 @@ class InvalidEvent(InvalidInput):
 
     def __init__(self, field: str, got: object, wanted: str, at: str = "") -> None:
         self.field, self.got, self.wanted = field, got, wanted
-        super().__init__(f"{at + '.' if at else ''}{field}: got {shown(got)}, wanted {wanted}")
+        super().__init__(f"{at + '.' if at else ''}{cut(field)}: got {quote(got)}, wanted {wanted}")
 
 
 class NotFound(VigilError):
@@ -45,11 +46,32 @@ class NotFound(VigilError):
     grpc_status = "NOT_FOUND"
 
 
+class Unsupported(VigilError):
+    """A body in an encoding that is not known here."""
+
+    http_status = 415
+    grpc_status = "UNIMPLEMENTED"
+
+
 class TooLarge(VigilError):
     """A body or message over the limit, refused before it is read into memory."""
 
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class Unauthenticated(VigilError):
+    """A call without a key, or with one that is none."""
+
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class Forbidden(VigilError):
+    """A caller who is known, and may not do this; or a page of the web that would use who is at this machine."""
+
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
 
 
 class Overloaded(VigilError):
@@ -58,6 +80,26 @@ class Overloaded(VigilError):
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
     retry_after_s: ClassVar[int] = 1
+
+
+class RateLimited(VigilError):
+    """One caller has used its own limit up; others are served.
+
+    Args:
+        rate: tokens a second that the caller gets.
+        burst: how many it can save.
+        wait_s: until its call could succeed; `retry_after_s` is that in whole seconds, at least 1.
+    """
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, rate: float, burst: float, wait_s: float) -> None:
+        self.rate, self.burst, self.retry_after_s = rate, burst, max(1, math.ceil(wait_s))
+        super().__init__(
+            f"rate limit: this caller may send {rate:g} a second and {burst:g} at once; "
+            f"try again in {self.retry_after_s} s"
+        )
 
 
 class DeadlineExceeded(VigilError):
@@ -97,10 +139,15 @@ class DataError(VigilError):
     """A history file that cannot be used: the message gives row, column, value and reason."""
 
 
-def shown(value: object, limit: int = 60) -> str:
+def quote(value: object, limit: int = 60) -> str:
     """`value` as a short literal for a message: at most `limit` characters."""
     try:
         text = repr(value)
     except RecursionError:
         text = f"a {type(value).__name__} nested too deeply to show"
+    return cut(text, limit)
+
+
+def cut(text: str, limit: int = 60) -> str:
+    """`text` with at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from vigil.errors import ConfigError, shown
+from vigil.errors import ConfigError, quote
 
 PREFIX = "VIGIL_"
 MEMORY = "memory:"
+HOST_NAME = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*", re.ASCII)
 
 
 class Settings(BaseModel):
@@ -23,8 +26,9 @@ class Settings(BaseModel):
     state_dir: Path = Field(default=Path("state"), description="where feature state, reports and locks live")
     state_url: Annotated[str, Field(pattern=r"^(memory:|rediss?(\+cluster)?://\S+)$")] = Field(
         default=MEMORY,
+        repr=False,  # it may hold a password
         description="feature state: memory: (one process, snapshot in VIGIL_STATE_DIR), or shared by any number: "
-        "redis://, redis+cluster://, with TLS rediss://, rediss+cluster://",
+        "redis://, redis+cluster://, with TLS rediss://, rediss+cluster://; `@file`: as in that file",
     )
     state_timeout_ms: int = Field(
         default=250,
@@ -36,11 +40,48 @@ class Settings(BaseModel):
     )
     model_alias: str = Field(default="champion", description="alias of the model to serve, as in payments@champion")
     workers: int = Field(default=1, ge=1, le=64, description="service processes; more than one needs shared state")
+    access: Literal["auto", "keys", "local", "open"] = Field(
+        default="auto",
+        description="who may call: keys (their holders), local (this machine, no page of the web), open (anyone), or "
+        "auto: keys where there are some, else local, and no start where others could call",
+    )
+    keys_file: Path | None = Field(
+        default=None, description="file of API keys (`vigil keys`); default: keys.json in VIGIL_STATE_DIR"
+    )
+    allowed_hosts: str = Field(
+        default="", description="comma-separated names that `Host` and `Origin` may have, such as a proxy's"
+    )
+    admin_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="port on 127.0.0.1 that alone answers what needs the scope admin (load, unload); 0: all do",
+    )
+    jwt_keys: str = Field(
+        default="", description="keys of an OpenID Connect issuer whose tokens are believed: a JWKS file or https URL"
+    )
+    jwt_issuer: str = Field(default="", description="its name, as in the tokens' `iss`")
+    jwt_audience: str = Field(default="", description="for whom tokens have to be issued: their `aud`")
+    jwt_scopes: str = Field(default="scope", description="claim of the tokens that lists scopes")
+    client_key: str = Field(
+        default="",
+        repr=False,
+        description="API key that Vigil's own clients send (`vigil simulate`, load tests); `@file`: in that file",
+    )
     http_lane: Literal["protocol", "asgi"] = Field(
         default="protocol", description="who answers scoring over HTTP: the protocol itself (fast) or plain ASGI"
     )
     stall_s: float = Field(
         default=30.0, gt=0, description="how long an HTTP request may take to arrive, and its answer to be taken"
+    )
+    max_connections: int = Field(
+        default=0,
+        ge=0,
+        description="most HTTP connections of a worker (beyond it, 503), and most of gRPC by grpcio; "
+        "0: as many as file descriptors allow",
+    )
+    max_connections_per_address: int = Field(
+        default=0, ge=0, description="most HTTP connections of one address to a worker; beyond it, 503; 0: any"
     )
     grpc_host: str = Field(default="127.0.0.1", description="address the gRPC server listens on")
     grpc_port: int = Field(default=3001, ge=0, le=65535, description="gRPC port; 0 switches gRPC off")
@@ -48,7 +89,22 @@ class Settings(BaseModel):
         default="auto",
         description="native (pygrpc-native), grpcio, or auto: native if installed and callers are on this machine",
     )
+    grpc_connection_age_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="age at which a gRPC client is asked to connect anew, once its calls have ended; 0: never",
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of the certificate and its chain: HTTP and gRPC speak TLS"
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of its key, without a password")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM file of authorities: clients must present a certificate of one of them"
+    )
     max_body_bytes: int = Field(default=4 << 20, ge=1024, description="largest HTTP body or gRPC message")
+    max_buffered_bytes: int = Field(
+        default=64 << 20, ge=1 << 20, description="most bytes of bodies that came and answers not taken; beyond it, 429"
+    )
     max_queue: int = Field(default=32_768, ge=1, description="most rows that wait for the model; beyond it, 429")
     max_wait_ms: int = Field(
         default=20, ge=1, description="most time that what waits may be expected to take, as measured; beyond it, 429"
@@ -66,6 +122,22 @@ class Settings(BaseModel):
     records_days: float = Field(default=30.0, gt=0, description="how long they are kept")
     records_max_bytes: int = Field(
         default=1 << 30, ge=1 << 20, description="most bytes they take, of all workers of a machine together"
+    )
+    rate_limit: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="events or calls a second that one key, or one address without a key, may send; beyond it, 429; "
+        "0: no limit",
+    )
+    rate_burst: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="how many of them may come at once after a pause; 0: as many as in a second",
+    )
+    audit_key_file: Path | None = Field(
+        default=None, description="file of a secret, 16 bytes or more, that the audit log is sealed with"
     )
     log_format: Literal["text", "json"] = Field(default="text", description="lines of the log: text or json")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -89,6 +161,45 @@ class Settings(BaseModel):
     stream_metrics_host: str = Field(default="127.0.0.1", description="address of a stream worker's /metrics")
     stream_metrics_port: int = Field(default=0, ge=0, le=65535, description="port of it; 0: none")
 
+    @field_validator("grpc_host")
+    @classmethod
+    def _host(cls, host: str) -> str:
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        try:
+            return str(ip_address(bare))
+        except ValueError:
+            if HOST_NAME.fullmatch(host):
+                return host
+            raise ValueError("wanted an IPv4 or IPv6 address or a host name") from None
+
+    @property
+    def grpc_address(self) -> str:
+        """Host and port of gRPC as one; an IPv6 address stands in brackets."""
+        host = f"[{self.grpc_host}]" if ":" in self.grpc_host else self.grpc_host
+        return f"{host}:{self.grpc_port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine's own callers reach `host`, an address or a name."""
+    try:
+        return host == "localhost" or ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _from_file(key: str, value: str) -> str:
+    """What a secret's value is, or what is in the file that it names as `@file`.
+
+    Raises:
+        ConfigError: where the file cannot be read.
+    """
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text().strip()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise ConfigError(f"{key}={quote(value)}: {failure}; wanted a file that can be read") from None
+
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Reads the settings from `environ` (default: the process's environment).
@@ -98,10 +209,19 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """
     source = os.environ if environ is None else environ
     given = {key[len(PREFIX) :].lower(): value for key, value in source.items() if key.startswith(PREFIX)}
+    for name, field in Settings.model_fields.items():
+        if name in given and not field.repr:
+            given[name] = _from_file(PREFIX + name.upper(), given[name])
     try:
         return Settings.model_validate(given)
     except ValidationError as failure:
         raise ConfigError("\n".join(_line(error, given) for error in failure.errors())) from None
+
+
+def redact(url: str) -> str:
+    """An address without its password, and without what may hold one."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest.rpartition('@')[2])[0]}"
 
 
 def _line(error: object, given: Mapping[str, str]) -> str:
@@ -110,6 +230,7 @@ def _line(error: object, given: Mapping[str, str]) -> str:
     key = PREFIX + name.upper()
     if error["type"] == "extra_forbidden":
         known = ", ".join(PREFIX + field.upper() for field in Settings.model_fields)
-        return f"{key}={shown(given[name])}: no such setting; there are {known}"
-    field = Settings.model_fields[name]
-    return f"{key}={shown(given.get(name))}: {error['msg']} ({field.description})"
+        return f"{key}={quote(given[name])}: no such setting; there are {known}"
+    field, value = Settings.model_fields[name], given.get(name, "")
+    shown = value if field.repr else redact(value) if "://" in value else "..."
+    return f"{key}={quote(shown)}: {error['msg']} ({field.description})"

@@ -8,11 +8,12 @@ import grpc
 from gevent.queue import Queue
 from grpc.experimental import gevent as grpc_gevent
 
-from loadtest.arrivals import BadAnswer, Caller
+from loadtest.arrivals import BadAnswer, Caller, client_key
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
 
 LIMIT_S = 10.0
+METADATA = [("x-api-key", key)] if (key := client_key()) else []
 
 grpc_gevent.init_gevent()
 
@@ -45,7 +46,7 @@ class GrpcOne(GrpcCaller):
     kind, route = "gRPC, a payment", ("grpc", "Score")
 
     def ask(self) -> int:
-        answer = self.stub.Score(self.request(), timeout=LIMIT_S)
+        answer = self.stub.Score(self.request(), timeout=LIMIT_S, metadata=METADATA)
         if len(answer.decisions) != 1:
             raise BadAnswer(f"Score: wanted a decision, got {len(answer.decisions)}")
         return int(answer.ByteSize())
@@ -77,4 +78,4 @@ class GrpcStream(GrpcCaller):
 
     def _start(self) -> None:
         self._sent: Queue[Any] = Queue()
-        self._answers = self.stub.ScoreStream(iter(self._sent))
+        self._answers = self.stub.ScoreStream(iter(self._sent), metadata=METADATA)

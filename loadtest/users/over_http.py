@@ -8,10 +8,11 @@ from typing import Any
 
 from locust.contrib.fasthttp import FastHttpUser
 
-from loadtest.arrivals import BadAnswer, Caller
+from loadtest.arrivals import BadAnswer, Caller, client_key
 
 SCORE, INFER = "/v1/payments/score", "/v2/models/payments/infer"
 ROWS = 32
+KEY = {"X-API-Key": key} if (key := client_key()) else {}
 
 
 class HttpCaller(FastHttpUser, Caller):
@@ -31,7 +32,7 @@ class HttpCaller(FastHttpUser, Caller):
     def post(self, path: str, body: Any, wanted: bytes) -> bytes:
         """The answer; raises where its status is an error or it lacks what is wanted."""
         answer = self.client.post(
-            path, data=json.dumps(body), headers={"Content-Type": "application/json"}, catch_response=True
+            path, data=json.dumps(body), headers={"Content-Type": "application/json"} | KEY, catch_response=True
         )
         answer.raise_for_status()
         content: bytes = answer.content or b""

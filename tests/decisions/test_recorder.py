@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from vigil import metrics
 from vigil.decisions.recorder import Recorder
+from vigil.observe import metrics
 from vigil.settings import Settings
 
 NOW_MS = 1_700_000_000_000

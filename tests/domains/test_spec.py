@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.features.every_feature import DOMAIN, KINDS
+from tests.features.every_feature import DOMAIN
 from vigil import domains
 from vigil.domains import windows as w
 from vigil.domains.spec import Policy, Reason
@@ -14,7 +14,8 @@ from vigil.errors import ConfigError, NotFound
 
 
 def test_every_kind_of_feature_is_in_the_domain_that_tries_them_all() -> None:
-    assert {feature.op for feature in DOMAIN.features} == set(w.Op) == {kind.op for kind in KINDS}
+    assert {feature.op for feature in DOMAIN.features} == set(w.CODES)
+    assert len(w.CODES) == len(w.KINDS)
 
 
 def test_the_hash_changes_with_anything_that_changes_a_value_and_with_nothing_else() -> None:
@@ -51,6 +52,17 @@ def test_the_hash_changes_with_anything_that_changes_a_value_and_with_nothing_el
 def test_a_feature_that_cannot_be_is_refused_with_what_there_is(feature: w.Feature, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         replace(DOMAIN, features=(*DOMAIN.features, feature))
+
+
+def test_one_part_without_its_comma_is_refused_with_what_is_wanted() -> None:
+    with pytest.raises(ConfigError, match="entities: got the type Entity, wanted a tuple"):
+        replace(DOMAIN, entities=DOMAIN.entities[0])
+
+
+@pytest.mark.parametrize("example", [{"event_id": "1", "ts": 0}, DOMAIN.example | {"volume": 1.0}])
+def test_an_example_with_other_fields_than_an_event_is_refused(example: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"example has the fields event_id, ts.*wanted event_id, ts, a, b, amount"):
+        replace(DOMAIN, example=example)
 
 
 def test_a_policy_that_contradicts_itself_is_refused() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtest.valkey import Valkey, ValkeyCluster
-from vigil.features import machine
+from testbed.valkey import Valkey, ValkeyCluster
+from vigil.features.compiled import machine
 
 
 @pytest.fixture(scope="session", autouse=True)

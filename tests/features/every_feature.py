@@ -5,12 +5,6 @@ from __future__ import annotations
 from vigil.domains import windows as w
 from vigil.domains.spec import Domain, Entity, Number, Policy, Rules
 
-KINDS = [
-    kind
-    for kind in vars(w).values()
-    if isinstance(kind, type) and issubclass(kind, w.Feature) and getattr(kind, "op", None) is not None
-]
-
 
 def _variants(kind: type[w.Feature], i: int) -> list[w.Feature]:
     """Some features of one kind, with every option it has."""
@@ -52,7 +46,7 @@ DOMAIN = Domain(
             name="f_usual", meaning="-", number="amount", of_entity="a", window_days=4, or_current=True, times=1.5
         ),
         w.Ratio(name="f_ratio", meaning="-", numerator="f_value", denominator="f_usual", empty=1.0),
-        *(feature for i, kind in enumerate(KINDS) for feature in _variants(kind, i)),
+        *(feature for i, kind in enumerate(w.KINDS) for feature in _variants(kind, i)),
     ),
     label_delay_days=1.0,
     grace_days=0.5,

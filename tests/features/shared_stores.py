@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from loadtest.valkey import Valkey, ValkeyCluster
+import numpy as np
+
+from testbed.valkey import Valkey, ValkeyCluster
 from tests.features.every_feature import DOMAIN
 from vigil.domains.spec import Domain
 from vigil.errors import Unavailable
-from vigil.features import kernel
-from vigil.features.link import Command, Link
-from vigil.features.shared import SharedStore
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
+from vigil.features.shared.connection import Command, Link
+from vigil.features.shared.store import SharedStore
 
 TIMEOUT_MS = 5000
 Servers = Valkey | ValkeyCluster
@@ -53,7 +54,5 @@ def records(store: MemoryStore | SharedStore, entity: int, key: str) -> list[tup
             store._reader.read(loaded, [(entity, key)])
         store = loaded.store
     row = store.rows[entity][key]
-    first = int(store.meta[row, kernel.M_OFFSET] + store.meta[row, kernel.M_START])
-    stride = int(store.meta[row, kernel.M_CAPACITY])
-    columns = [store.arena[first + j * stride :][: int(store.meta[row, kernel.M_LENGTH])].tolist() for j in range(3)]
-    return sorted(zip(*columns, strict=True))
+    count = int(store.state.counts(np.array([row]))[0])
+    return sorted(tuple(record[:3]) for record in store.state.newest_records(entity, row, count).tolist())

@@ -15,7 +15,7 @@ import pytest
 from vigil.domains import load
 from vigil.domains.simulation import simulate
 from vigil.features.history import History, read
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 
 DOMAIN = load("payments")
 DELAY = 7

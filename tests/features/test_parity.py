@@ -9,14 +9,14 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadtest.valkey import Valkey, ValkeyCluster
+from testbed.valkey import Valkey, ValkeyCluster
 from tests.features.every_feature import DOMAIN
 from tests.features.reference import Reference
 from tests.features.shared_stores import emptied, store_at
 from vigil.domains.schema import Feedback
 from vigil.errors import Unavailable
-from vigil.features.shared import SharedStore
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
+from vigil.features.shared.store import SharedStore
 
 HOUR = 3_600_000
 START = 1_600_000_000_000
@@ -63,9 +63,9 @@ def same(memory: MemoryStore, others: list[list[SharedStore]], steps: list[tuple
                 reference.label(item.event_id, item.label)
             continue
         events = [memory.schema.make(values) for values in items]
-        features, status = memory.apply(events)
+        features, status = memory.apply_events(events)
         for pair in others:
-            rows, became = pair[who].apply(events)
+            rows, became = pair[who].apply_events(events)
             assert became.tolist() == status.tolist()
             assert rows.tobytes() == features.tobytes()
         expected = np.array([reference.event(values) for values in items], np.float32)
@@ -110,11 +110,11 @@ def test_a_write_cut_off_anywhere_is_completed_by_its_retry_and_counts_once(
                 events.append(memory.schema.make(drawn | {"event_id": count, "ts": ts}))
             first.link.after = cut
             with suppress(Unavailable):  # where it has fewer commands than that, it goes through
-                first.apply(events)
+                first.apply_events(events)
             first.link.after = None
-            features, _ = memory.apply(events)
-            assert second.apply(events)[0].tobytes() == features.tobytes()
-            assert first.apply(events)[0].tobytes() == features.tobytes()
+            features, _ = memory.apply_events(events)
+            assert second.apply_events(events)[0].tobytes() == features.tobytes()
+            assert first.apply_events(events)[0].tobytes() == features.tobytes()
     finally:
         first.link.close()
         second.link.close()

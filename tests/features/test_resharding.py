@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from loadtest.valkey import Valkey, ValkeyCluster
+from testbed.valkey import Valkey, ValkeyCluster
 from tests.features.every_feature import DOMAIN
 from tests.features.shared_stores import TIMEOUT_MS, store_at
 from vigil.domains.schema import Feedback
 from vigil.errors import Unavailable
-from vigil.features.link import SLOTS, Link
-from vigil.features.shared import SharedStore
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
+from vigil.features.shared.connection import SLOTS, Link
+from vigil.features.shared.store import SharedStore
 
 START = 1_600_000_000_000
 MINUTE = 60_000
@@ -99,7 +99,7 @@ def test_slots_move_while_events_flow_and_every_answer_is_that_of_memory(
     for number, events in enumerate(batches(4000)):
         if number == 30:
             moving.start()
-        assert store.apply(events)[0].tobytes() == memory.apply(events)[0].tobytes()
+        assert store.apply_events(events)[0].tobytes() == memory.apply_events(events)[0].tobytes()
         labels = [Feedback(event.event_id, 1) for event in events[::7]]
         assert store.feedback(labels).tolist() == memory.feedback(labels).tolist()
         after += number > 30 and not moving.is_alive()
@@ -117,22 +117,23 @@ def test_a_slot_that_stays_half_moved_is_waited_for_within_the_bound_and_nothing
     servers: ValkeyCluster,
 ) -> None:
     memory = MemoryStore(DOMAIN)
-    store = SharedStore(DOMAIN, Link(servers.url, 300), 300)
+    patient, store = store_at(servers.url), SharedStore(DOMAIN, Link(servers.url, 300), 300)
     first, *others = batches(60)
     given = [event for events in others for event in events]
-    assert store.apply(first)[0].tobytes() == memory.apply(first)[0].tobytes()
+    assert patient.apply_events(first)[0].tobytes() == memory.apply_events(first)[0].tobytes()
+    patient.link.close()
     slot = next(slot for slot in SLOTS if slot in FIRSTS)
     with servers.nodes[0].client() as source, servers.nodes[1].client() as target:
         begin_move(slot, source, target)
         started_s = time.monotonic()
         with pytest.raises(Unavailable, match="slots of the cluster are moving"):
-            store.apply(given)
+            store.apply_events(given)
         assert time.monotonic() - started_s < 10 * 0.3  # the bound, on a machine full of tests
         assert not store.problem
         while move_keys(slot, source, servers.nodes[1], 5):
             pass
         end_move(slot, source, target)
-    assert store.apply(given)[0].tobytes() == memory.apply(given)[0].tobytes()
+    assert store.apply_events(given)[0].tobytes() == memory.apply_events(given)[0].tobytes()
     store.link.close()
 
 
@@ -141,13 +142,13 @@ def test_a_replica_that_takes_over_goes_on_where_its_master_was() -> None:
     with ValkeyCluster("--cluster-node-timeout", "500", replica=True) as servers:
         store, memory = store_at(servers.url), MemoryStore(DOMAIN)
         before, *later = batches(20)
-        assert store.apply(before)[0].tobytes() == memory.apply(before)[0].tobytes()
+        assert store.apply_events(before)[0].tobytes() == memory.apply_events(before)[0].tobytes()
         with servers.nodes[0].client() as master:
             assert master.wait(1, TIMEOUT_MS) == 1
         servers.nodes[0].stop(signal.SIGKILL)
         with pytest.raises(Unavailable):
-            store.apply([event for events in later for event in events])
+            store.apply_events([event for events in later for event in events])
         until(lambda: not store.problem)
         for events in later:
-            assert store.apply(events)[0].tobytes() == memory.apply(events)[0].tobytes()
+            assert store.apply_events(events)[0].tobytes() == memory.apply_events(events)[0].tobytes()
         store.link.close()

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.valkey import Valkey, ValkeyCluster
+from testbed.valkey import Valkey, ValkeyCluster
 from tests.features.every_feature import DOMAIN
 from tests.features.shared_stores import emptied, records, store_at
 from vigil.domains.schema import Feedback, key_of
 from vigil.domains.spec import DAY_MS
 from vigil.errors import ConfigError, InvalidEvent, Unavailable
-from vigil.features import kernel, wire
-from vigil.features.link import Link
-from vigil.features.loaded import decode
-from vigil.features.shared import MOST_AT_ONCE, SharedStore
-from vigil.features.store import MemoryStore
+from vigil.features.compiled import layout, wire
+from vigil.features.memory.store import MemoryStore
+from vigil.features.shared.cache import decode
+from vigil.features.shared.connection import Link
+from vigil.features.shared.store import MOST_AT_ONCE, SharedStore
 
 HOUR = 3_600_000
 START = 1_600_000_000_000
@@ -67,7 +67,7 @@ def test_writers_at_the_same_time_lose_no_event_and_count_none_twice(url: str) -
         try:
             together.wait()
             for at in range(0, len(part), size):
-                store.apply(part[at : at + size])
+                store.apply_events(part[at : at + size])
                 store.feedback([Feedback(item.event_id, 1) for item in part[at : at + size : 3]])
         except Exception as failure:
             failures.append(failure)
@@ -81,14 +81,14 @@ def test_writers_at_the_same_time_lose_no_event_and_count_none_twice(url: str) -
         thread.join()
     assert not failures
     alone, store = MemoryStore(DOMAIN), store_at(url)
-    alone.apply(events)
+    alone.apply_events(events)
     labelled = {item.event_id for part, size in parts for at in range(0, len(part), size)
                 for item in part[at : at + size : 3]}  # fmt: skip
     alone.feedback([Feedback(event_id, 1) for event_id in labelled])
     for entity, keys in enumerate((A, B)):
         for key in keys:
             assert records(store, entity, key) == records(alone, entity, key)
-    assert set(store.apply(events)[1].tolist()) == {kernel.REPEAT}
+    assert set(store.apply_events(events)[1].tolist()) == {layout.REPEAT}
     store.link.close()
 
 
@@ -99,7 +99,7 @@ def test_large_batches_on_the_same_few_entities_get_through_beside_each_other(ur
         store = store_at(url)
         try:
             for at in range(0, len(part), 500):
-                store.apply(part[at : at + 500])
+                store.apply_events(part[at : at + 500])
         except Exception as failure:
             failures.append(failure)
         finally:
@@ -112,7 +112,7 @@ def test_large_batches_on_the_same_few_entities_get_through_beside_each_other(ur
         thread.join()
     assert not failures
     alone, store = MemoryStore(DOMAIN), store_at(url)
-    alone.apply(events)
+    alone.apply_events(events)
     for entity, keys in enumerate((A, B)):
         for key in keys:
             assert records(store, entity, key) == records(alone, entity, key)
@@ -124,7 +124,7 @@ def test_all_who_ask_for_one_event_get_one_answer(url: str) -> None:
 
     def write(name: int) -> None:
         store = store_at(url)
-        answers[name] = store.apply(events)[0].tobytes()
+        answers[name] = store.apply_events(events)[0].tobytes()
         store.link.close()
 
     threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
@@ -141,21 +141,21 @@ def test_many_labels_are_written_in_parts_as_a_server_does_nothing_else_meanwhil
     labels = [Feedback(item.event_id, i % 2) for i, item in enumerate(events)]
     labels += [Feedback("later", 1), *labels[:3], Feedback(events[0].event_id, 1)]
     for each in (store, memory):
-        each.apply(events)
+        each.apply_events(events)
     with valkey.client() as client:
         client.config_resetstat()
         assert store.feedback(labels).tolist() == memory.feedback(labels).tolist()
         assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
     last = [event(10**6, START + 2 * DAY_MS)]
-    assert store.apply(last)[0].tobytes() == memory.apply(last)[0].tobytes()
+    assert store.apply_events(last)[0].tobytes() == memory.apply_events(last)[0].tobytes()
     store.link.close()
 
 
 def test_a_batch_is_one_round_trip_where_its_entities_were_used_before(valkey: Valkey) -> None:
     store = store_at(emptied(valkey))
-    store.apply(many(50, 5))
+    store.apply_events(many(50, 5))
     before = store.link.round_trips
-    store.apply([event(1000 + i, START + 10 * HOUR + i) for i in range(50)])
+    store.apply_events([event(1000 + i, START + 10 * HOUR + i) for i in range(50)])
     assert store.link.round_trips == before + 1
     store.link.close()
 
@@ -165,10 +165,10 @@ def test_of_a_log_that_others_have_changed_what_has_come_behind_is_fetched_and_n
     first, second = (store_at(emptied(valkey)), store_at(valkey.url))
     memory = MemoryStore(DOMAIN)
     events = many(60, 6)
-    wanted, _ = memory.apply(events)
+    wanted, _ = memory.apply_events(events)
     for at in range(0, 60, 20):  # as each finds the logs changed by the other, both look first from then on
         for store, start in ((first, at), (second, at + 10)):
-            answered, _ = store.apply(events[start : start + 10])
+            answered, _ = store.apply_events(events[start : start + 10])
             assert answered.tobytes() == wanted[start : start + 10].tobytes()
     key = first._loaded.name(0, "x").key
     with valkey.client() as client:
@@ -198,7 +198,7 @@ def test_large_batches_of_several_processes_take_turns_and_do_not_meet(valkey: V
                     for i in range(2 * MOST_AT_ONCE)
                 ]
                 together.wait(60)
-                store.apply([schema.make(values) for values in made])
+                store.apply_events([schema.make(values) for values in made])
         except Exception as failure:
             failures.append(failure)
 
@@ -215,7 +215,7 @@ def test_large_batches_of_several_processes_take_turns_and_do_not_meet(valkey: V
 
 def test_what_is_remembered_is_read_back_as_it_was_written_one_by_one_and_many_at_once(valkey: Valkey) -> None:
     store = store_at(emptied(valkey))
-    features, _ = store.apply([event(i, START + i, a="ü" * 64, b=str(i)) for i in range(40)])
+    features, _ = store.apply_events([event(i, START + i, a="ü" * 64, b=str(i)) for i in range(40)])
     _, name = store._loaded.event_name(key_of("e7"))
     with valkey.client() as client:
         value = client.get(name)
@@ -232,7 +232,7 @@ def test_a_key_that_cannot_be_is_refused_in_batches_of_any_size_and_nothing_coun
         events = [event(i, START + i) for i in range(count)]
         events[-1].b = "q" * 129
         with pytest.raises(InvalidEvent, match=r"^b: "):
-            store.apply(events)
+            store.apply_events(events)
     with valkey.client() as client:
         assert not client.dbsize()
     store.link.close()
@@ -247,8 +247,8 @@ def test_of_a_large_batch_the_first_event_of_an_id_counts_also_where_its_part_ha
     parts[1][5] = event(9, START + 5, a="a1", b="b1-5")
     for each in (store, memory):
         each.feedback([Feedback("e3", 1)])
-    wanted, became = memory.apply(parts[0] + parts[1])
-    features, status = store.apply(parts[0] + parts[1])
+    wanted, became = memory.apply_events(parts[0] + parts[1])
+    features, status = store.apply_events(parts[0] + parts[1])
     assert status.tolist() == became.tolist()
     assert features.tobytes() == wanted.tobytes()
     store.link.close()
@@ -257,12 +257,12 @@ def test_of_a_large_batch_the_first_event_of_an_id_counts_also_where_its_part_ha
 def test_an_answer_that_got_lost_is_given_by_the_retry(url: str) -> None:
     store, memory = store_at(url), MemoryStore(DOMAIN)
     first = many(5, 6)
-    expected, _ = memory.apply(first)
-    store.apply(first)  # nobody took the answer
+    expected, _ = memory.apply_events(first)
+    store.apply_events(first)  # nobody took the answer
     again = store_at(url)
-    assert again.apply(first)[0].tobytes() == expected.tobytes()
+    assert again.apply_events(first)[0].tobytes() == expected.tobytes()
     later = [event(99, START + DAY_MS)]
-    assert again.apply(later)[0].tobytes() == memory.apply(later)[0].tobytes()
+    assert again.apply_events(later)[0].tobytes() == memory.apply_events(later)[0].tobytes()
     for opened in (store, again):
         opened.link.close()
 
@@ -277,16 +277,16 @@ def test_an_event_comes_again_in_a_batch_that_drops_its_records(
     store, memory = store_at(emptied(valkey), domain), MemoryStore(domain)
     first, later = event(0, START), [event(i, START + gap_ms + i) for i in range(1, 60)]
     for each in (store, memory):
-        each.apply([first])
+        each.apply_events([first])
         each.feedback([Feedback("e0", 1)])
     if not remembered:
         with valkey.client() as client:
             client.delete(*client.scan_iter(b"*}e:*"))
-    wanted, became = memory.apply([first, *later])
-    features, status = store.apply([first, *later])
-    assert status.tolist() == [kernel.REPEAT if remembered else kernel.RECOMPUTED, *became[1:].tolist()]
+    wanted, became = memory.apply_events([first, *later])
+    features, status = store.apply_events([first, *later])
+    assert status.tolist() == [layout.REPEAT if remembered else layout.RECOMPUTED, *became[1:].tolist()]
     assert features.tobytes() == wanted.tobytes()
-    assert store.feedback([Feedback("e0", 1)]).tolist() == [kernel.LABEL_KNOWN]
+    assert store.feedback([Feedback("e0", 1)]).tolist() == [layout.LABEL_KNOWN]
     store.link.close()
 
 
@@ -298,7 +298,7 @@ def test_a_log_is_written_anew_without_what_no_window_sees_and_bounded_by_most_r
     for i in range(600):
         ts += rng.randint(0, HOUR)
         item = [event(i, ts, "x", rng.choice(B))]
-        assert store.apply(item)[0].tobytes() == memory.apply(item)[0].tobytes()
+        assert store.apply_events(item)[0].tobytes() == memory.apply_events(item)[0].tobytes()
         if i % 50 == 0:
             store = store_at(url, small)  # a process that knows nothing yet
     with valkey.client() as client:
@@ -309,7 +309,7 @@ def test_a_log_is_written_anew_without_what_no_window_sees_and_bounded_by_most_r
 
 def test_what_is_not_used_any_more_expires(valkey: Valkey) -> None:
     store = store_at(emptied(valkey))
-    store.apply(many(10, 8))
+    store.apply_events(many(10, 8))
     store.feedback([Feedback("later", 1), Feedback("e1", 1)])
     keep_s = max(DOMAIN.keep_days(entity.name) for entity in DOMAIN.entities) * 86_400
     with valkey.client() as client:
@@ -324,10 +324,10 @@ def test_what_is_not_used_any_more_expires(valkey: Valkey) -> None:
 def test_what_has_expired_or_was_emptied_while_it_was_loaded_expires_again(url: str, request: Any) -> None:
     first, second = store_at(url), store_at(url)
     for i, store in enumerate((first, second, first, second)):  # one meets what the other has changed, and looks first
-        store.apply([event(i, START + i)])
+        store.apply_events([event(i, START + i)])
     servers = request.getfixturevalue(request.node.callspec.params["url"])
     emptied(servers)
-    second.apply([event(9, START + 9)])
+    second.apply_events([event(9, START + 9)])
     for node in servers.nodes if isinstance(servers, ValkeyCluster) else [servers]:
         with node.client() as client:
             assert all(client.ttl(key) > 0 for key in client.scan_iter())
@@ -339,8 +339,8 @@ def test_domains_and_feature_specs_do_not_meet_on_one_server(valkey: Valkey) -> 
     url = emptied(valkey)
     one, other = store_at(url), store_at(url, replace(DOMAIN, grace_days=0.25))
     events = many(20, 9)
-    one.apply(events)
-    assert set(other.apply(events)[1].tolist()) == {kernel.NEW}
+    one.apply_events(events)
+    assert set(other.apply_events(events)[1].tolist()) == {layout.NEW}
     for opened in (one, other):
         opened.link.close()
 
@@ -350,16 +350,16 @@ def test_a_server_that_hangs_is_waited_for_once_and_then_refused_at_once_until_i
         store = SharedStore(DOMAIN, Link(server.url, 200), 200)
         memory = MemoryStore(DOMAIN)
         events = many(30, 10)
-        assert store.apply(events[:10])[0].tobytes() == memory.apply(events[:10])[0].tobytes()
+        assert store.apply_events(events[:10])[0].tobytes() == memory.apply_events(events[:10])[0].tobytes()
         server.stop(signal.SIGSTOP)
         started_s = time.monotonic()
         with pytest.raises(Unavailable, match="is away"):
-            store.apply(events[10:20])
+            store.apply_events(events[10:20])
         waited_s = time.monotonic() - started_s
         started_s = time.monotonic()
         for _ in range(100):
             with pytest.raises(Unavailable):
-                store.apply(events[10:20])
+                store.apply_events(events[10:20])
         with pytest.raises(Unavailable):
             store.feedback([Feedback("e1", 1)])
         refused_s = time.monotonic() - started_s
@@ -369,7 +369,7 @@ def test_a_server_that_hangs_is_waited_for_once_and_then_refused_at_once_until_i
         while store.problem and time.monotonic() < until_s:
             time.sleep(0.01)
         # What was on its way when it hung may have counted; the retry completes it all the same.
-        assert store.apply(events[10:])[0].tobytes() == memory.apply(events[10:])[0].tobytes()
+        assert store.apply_events(events[10:])[0].tobytes() == memory.apply_events(events[10:])[0].tobytes()
         assert (waited_s < 2, refused_s < 1) == (True, True)
         store.link.close()
 
@@ -397,11 +397,11 @@ def test_a_server_that_takes_no_writes_is_away_until_it_does_and_asked_by_new_co
         def asked() -> int:
             return int(client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
 
-        assert store.apply(events[:20])[0].tobytes() == memory.apply(events[:20])[0].tobytes()
+        assert store.apply_events(events[:20])[0].tobytes() == memory.apply_events(events[:20])[0].tobytes()
         before = others()
         client.execute_command(*refuse.split())
         with pytest.raises(Unavailable, match="is away"):
-            store.apply(events[20:])
+            store.apply_events(events[20:])
         pings = asked()
         while store.problem and asked() < pings + 3 and time.monotonic() < until_s:
             time.sleep(0.01)
@@ -409,7 +409,7 @@ def test_a_server_that_takes_no_writes_is_away_until_it_does_and_asked_by_new_co
         client.execute_command(*take.split())
         while store.problem and time.monotonic() < until_s:
             time.sleep(0.01)
-        assert store.apply(events[20:])[0].tobytes() == memory.apply(events[20:])[0].tobytes()
+        assert store.apply_events(events[20:])[0].tobytes() == memory.apply_events(events[20:])[0].tobytes()
         assert (len(changes), before & others()) == (2, set())
         store.link.close()
 
@@ -418,26 +418,26 @@ def test_a_cluster_whose_master_was_away_goes_on_when_it_is_back() -> None:
     with ValkeyCluster() as servers:
         store, memory = store_at(servers.url), MemoryStore(DOMAIN)
         events = many(60, 11)
-        assert store.apply(events[:20])[0].tobytes() == memory.apply(events[:20])[0].tobytes()
+        assert store.apply_events(events[:20])[0].tobytes() == memory.apply_events(events[:20])[0].tobytes()
         servers.nodes[1].stop()
         with pytest.raises(Unavailable):
-            store.apply(events[20:])
+            store.apply_events(events[20:])
         servers.nodes[1].start()
         until_s = time.monotonic() + 30
         while store.problem and time.monotonic() < until_s:
             time.sleep(0.01)
-        assert store.apply(events[20:])[0].tobytes() == memory.apply(events[20:])[0].tobytes()
+        assert store.apply_events(events[20:])[0].tobytes() == memory.apply_events(events[20:])[0].tobytes()
         store.link.close()
 
 
 def test_a_cluster_of_which_no_node_answers_is_away_and_goes_on_when_it_is_back() -> None:
     with ValkeyCluster() as servers:
         store, memory, events = store_at(servers.url), MemoryStore(DOMAIN), many(60, 11)
-        assert store.apply(events[:20])[0].tobytes() == memory.apply(events[:20])[0].tobytes()
+        assert store.apply_events(events[:20])[0].tobytes() == memory.apply_events(events[:20])[0].tobytes()
         for node in servers.nodes:
             node.stop()
         with pytest.raises(Unavailable, match="is away"):
-            store.apply(events[20:])
+            store.apply_events(events[20:])
         late = store_at(servers.url)
         late.link.open()  # a service may start before its state
         assert late.problem
@@ -446,9 +446,9 @@ def test_a_cluster_of_which_no_node_answers_is_away_and_goes_on_when_it_is_back(
         until_s = time.monotonic() + 30
         while (store.problem or late.problem) and time.monotonic() < until_s:
             time.sleep(0.01)
-        wanted, _ = memory.apply(events[20:])
+        wanted, _ = memory.apply_events(events[20:])
         for opened in (store, late):
-            assert opened.apply(events[20:])[0].tobytes() == wanted.tobytes()
+            assert opened.apply_events(events[20:])[0].tobytes() == wanted.tobytes()
             opened.link.close()
 
 

@@ -18,9 +18,9 @@ import pytest
 from tests.features.every_feature import DOMAIN
 from vigil.domains.schema import Feedback
 from vigil.errors import StateError
-from vigil.features import kernel
-from vigil.features.state import open_state, read_snapshot, seed, write_snapshot
-from vigil.features.store import MemoryStore
+from vigil.features.memory.durable import read_snapshot, seed, write_snapshot
+from vigil.features.memory.store import MemoryStore
+from vigil.features.open import open_state
 from vigil.settings import Settings
 
 START = 1_600_000_000_000
@@ -35,7 +35,7 @@ def fill(store: MemoryStore, first: int, last: int) -> np.ndarray:
     """Events `first` to `last` one by one, every fifth with a label; their features."""
     rows = []
     for i in range(first, last):
-        rows.append(store.apply([event(store, i)])[0])
+        rows.append(store.apply_events([event(store, i)])[0])
         if i % 5 == 0:
             store.feedback([Feedback(i, i % 2)])
     return np.vstack(rows)
@@ -116,7 +116,7 @@ def test_a_torn_last_entry_is_dropped_and_the_rest_kept(settings: Settings, expe
     (state.folder / "snapshot").unlink()
     journal.write_bytes(copy[:-5])
     again = open_state(DOMAIN, settings)
-    assert again.store.head[kernel.H_RING_TAIL] == 99
+    assert again.store.state.remembered == 99
     assert fill(again.store, 99, 300).tobytes() == expected[99:].tobytes()
     again.close()
 
@@ -130,9 +130,9 @@ def test_what_a_full_disk_does_not_take_is_written_before_what_comes_next(settin
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 30, before[1]))
     try:
         for i in 5, 6:  # entities that have not been there
-            seen.apply([event(seen, i)])
+            seen.apply_events([event(seen, i)])
             with pytest.raises(StateError, match="journal-0 cannot be written"):
-                state.store.apply([event(state.store, i)])
+                state.store.apply_events([event(state.store, i)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -149,7 +149,7 @@ def test_the_journal_is_folded_into_the_snapshot_when_it_grows(tmp_path: Path, e
     state = open_state(DOMAIN, settings)
     fill(state.store, 0, 200)
     for i in range(200, 1200):
-        state.store.apply([event(state.store, i)])
+        state.store.apply_events([event(state.store, i)])
     deadline = time.monotonic() + 20
     while not (state.folder / "snapshot").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -216,12 +216,12 @@ def test_a_replayed_history_becomes_the_state_only_where_there_is_none_or_it_is_
     assert seed(one, settings)
     assert not seed(other, settings)
     state = open_state(DOMAIN, settings)
-    assert state.store.head[kernel.H_RING_TAIL] == 20
+    assert state.store.state.remembered == 20
     with pytest.raises(StateError, match="in use"):
         seed(other, settings, replace=True)
     fill(state.store, 20, 25)
     state.abandon()
     assert seed(other, settings, replace=True)
     again = open_state(DOMAIN, settings)
-    assert again.store.head[kernel.H_RING_TAIL] == 30
+    assert again.store.state.remembered == 30
     again.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,16 +11,17 @@ from typing import Any
 import pytest
 import redis
 
-from loadtest.served import free_port
-from loadtest.valkey import Valkey, ValkeyCluster
+from testbed.served import free_port
+from testbed.valkey import Valkey, ValkeyCluster
+from tests.conftest import tool
 from tests.features.every_feature import DOMAIN
 from tests.features.shared_stores import store_at
 from tests.features.tls import Certificates, Terminator
 from vigil.domains.schema import Feedback
 from vigil.errors import ConfigError, Unavailable
 from vigil.features import transfer
-from vigil.features.link import Link
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
+from vigil.features.shared.connection import Link
 from vigil.settings import Settings
 
 START = 1_600_000_000_000
@@ -53,12 +53,10 @@ def port(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator
             server = started.enter_context(Valkey())
             started.enter_context(Terminator(found, server.port, certificates))
         else:
-            if shutil.which("redis-server") is None:
-                pytest.skip("needs a server built with TLS: apt-get install redis-server")
             pem = str(certificates.server)
             tls = ["--tls-port", str(found), "--tls-cert-file", pem, "--tls-key-file", pem]
             tls += ["--tls-ca-cert-file", str(certificates.authority)]
-            server = started.enter_context(Valkey(*tls, program="redis-server"))
+            server = started.enter_context(Valkey(*tls, program=tool("redis-server")))
         with server.client() as client:
             client.execute_command("ACL SETUSER", "vigil", "on", ">se/cret", *RIGHTS)
         yield found
@@ -79,20 +77,31 @@ def test_a_user_with_a_password_and_a_certificate_gets_the_features_of_memory(
     memory = MemoryStore(DOMAIN)
     for first in (0, 50):
         some = events(first, 50)
-        assert store.apply(some)[0].tobytes() == memory.apply(some)[0].tobytes()
+        assert store.apply_events(some)[0].tobytes() == memory.apply_events(some)[0].tobytes()
         labels = [Feedback(first + 7, 1)]
         assert store.feedback(labels).tolist() == memory.feedback(labels).tolist()
+    store.link.close()
+
+
+def test_the_authorities_of_the_process_are_those_of_its_state_too(
+    port: int, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the chart's `tls.caSecret` names them."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    store = store_at(f"rediss://{USER}127.0.0.1:{port}/2{certificates.query('ssl_certfile')}")
+    memory, some = MemoryStore(DOMAIN), events(0, 50)
+    assert store.apply_events(some)[0].tobytes() == memory.apply_events(some)[0].tobytes()
     store.link.close()
 
 
 def test_the_same_user_may_move_the_state(port: int, certificates: Certificates, tmp_path: Path) -> None:
     settings = Settings(state_url=f"rediss://{USER}127.0.0.1:{port}/1{certificates.query(*FILES)}")
     memory = MemoryStore(DOMAIN)
-    memory.apply(events(0, 100))
-    transfer.put(memory, settings, True, lambda done: None)
+    memory.apply_events(events(0, 100))
+    transfer.install(memory, settings, True, lambda done: None)
     copy = transfer.export(DOMAIN, settings, tmp_path, lambda done: None)
     later = events(100, 50)
-    assert copy.apply(later)[0].tobytes() == memory.apply(later)[0].tobytes()
+    assert copy.apply_events(later)[0].tobytes() == memory.apply_events(later)[0].tobytes()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +119,7 @@ def test_what_does_not_fit_is_refused_with_the_reason_and_without_the_password(
 ) -> None:
     store = store_at(f"rediss://{user}{host}:{port}{certificates.query(*names)}")
     with pytest.raises(Unavailable) as refusal:
-        store.apply(events(0, 1))
+        store.apply_events(events(0, 1))
     assert f"feature state rediss://{host}:{port} is away" in str(refusal.value)
     assert why in str(refusal.value)
     store.link.close()
@@ -133,7 +142,7 @@ def test_a_cluster_is_spoken_to_over_tls_also_where_it_names_the_servers_itself(
             assert time.monotonic() < until_s
         store = store_at(f"rediss+cluster://{USER}127.0.0.1:{ports[0]}{certificates.query(*FILES)}")
         memory, some = MemoryStore(DOMAIN), events(0, 200)
-        assert store.apply(some)[0].tobytes() == memory.apply(some)[0].tobytes()
+        assert store.apply_events(some)[0].tobytes() == memory.apply_events(some)[0].tobytes()
         store.link.close()
 
 

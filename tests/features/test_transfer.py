@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from loadtest.valkey import Valkey, ValkeyCluster
+from testbed.valkey import Valkey, ValkeyCluster
 from tests.features.every_feature import DOMAIN
 from tests.features.shared_stores import emptied, store_at
 from vigil import cli, domains
 from vigil.domains.schema import Feedback
 from vigil.features import transfer
-from vigil.features.state import open_state
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
+from vigil.features.open import open_state
 from vigil.settings import Settings
 
 START = 1_600_000_000_000
@@ -41,7 +41,7 @@ def fill(store: Any, first: int, last: int) -> list[tuple[bytes, list[int]]]:
             "b": f"b{rng.randint(0, 40)}",
             "amount": rng.randint(1, 900) / 100,
         }
-        rows, status = store.apply([MemoryStore(DOMAIN).schema.make(values)])
+        rows, status = store.apply_events([MemoryStore(DOMAIN).schema.make(values)])
         answers.append((rows.tobytes(), status.tolist()))
         if rng.random() < 0.3:
             answers.append((b"", store.feedback([Feedback(rng.randint(0, i + 50), rng.randint(0, 1))]).tolist()))
@@ -62,7 +62,7 @@ def test_a_state_from_memory_goes_on_the_same_on_servers(
     fill(held.store, 0, 400)
     held.close()
     transfer.export(DOMAIN, Settings(state_dir=tmp_path), tmp_path / "out", lambda done: None)
-    transfer.put(transfer.load(DOMAIN, tmp_path / "out"), Settings(state_url=url), False, lambda done: None)
+    transfer.install(transfer.load(DOMAIN, tmp_path / "out"), Settings(state_url=url), False, lambda done: None)
     store = store_at(url)
     assert fill(store, 400, 500) == expected
     store.link.close()
@@ -76,7 +76,7 @@ def test_a_state_from_servers_goes_on_the_same_in_memory(
     store.link.close()
     transfer.export(DOMAIN, Settings(state_url=url), tmp_path / "out", lambda done: None)
     settings = Settings(state_dir=tmp_path / "state")
-    transfer.put(transfer.load(DOMAIN, tmp_path / "out"), settings, False, lambda done: None)
+    transfer.install(transfer.load(DOMAIN, tmp_path / "out"), settings, False, lambda done: None)
     held = open_state(DOMAIN, settings)
     assert fill(held.store, 400, 500) == expected
     held.close()
@@ -89,14 +89,14 @@ def test_what_is_remembered_without_features_moves_as_well(url: str, tmp_path: P
         memory.schema.make({"event_id": i, "ts": START + i, "a": f"a{i % 50}", "b": "b", "amount": 1.0})
         for i in range(6000)
     ]
-    memory.apply(events)
-    transfer.put(memory, Settings(state_url=url), False, lambda done: None)
+    memory.apply_events(events)
+    transfer.install(memory, Settings(state_url=url), False, lambda done: None)
     store = store_at(url, domain)
-    again = transfer.gathered(store, lambda done: None)
+    again = transfer.gather(store, lambda done: None)
     for item in (events[0], events[-1]):
-        wanted = memory.apply([item])
+        wanted = memory.apply_events([item])
         for other in (store, again):
-            rows, status = other.apply([item])
+            rows, status = other.apply_events([item])
             assert (rows.tobytes(), status.tolist()) == (wanted[0].tobytes(), wanted[1].tolist())
     store.link.close()
 
@@ -111,9 +111,9 @@ def test_a_state_that_is_there_is_only_replaced_when_asked_to(
     one, other = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
     fill(one, 0, 50)
     fill(other, 60, 90)
-    assert transfer.put(one, found, False, lambda done: None)
-    assert not transfer.put(other, found, False, lambda done: None)
-    assert transfer.put(other, found, True, lambda done: None)
+    assert transfer.install(one, found, False, lambda done: None)
+    assert not transfer.install(other, found, False, lambda done: None)
+    assert transfer.install(other, found, True, lambda done: None)
     state = open_state(DOMAIN, found)
     assert fill(state.store, 90, 100) == fill(other, 90, 100)
     state.close()
@@ -137,7 +137,7 @@ def test_the_command_line_rebuilds_exports_and_imports(
 
     def answered(settings: Settings) -> bytes:
         state = open_state(payments, settings)
-        features, _ = state.store.apply([event])
+        features, _ = state.store.apply_events([event])
         state.close()
         return bytes(features.tobytes())
 

@@ -16,8 +16,8 @@ from vigil.domains import load
 from vigil.domains.schema import Feedback
 from vigil.domains.spec import DAY_MS
 from vigil.errors import InvalidEvent
-from vigil.features import kernel
-from vigil.features.store import FEW, MemoryStore
+from vigil.features.compiled import layout
+from vigil.features.memory.store import FEW, MemoryStore
 
 HOUR = 3_600_000
 START = 1_600_000_000_000
@@ -38,7 +38,7 @@ def payment(i: int, ts: int, a: str = "x", b: str = "p", amount: float = 1.0) ->
 
 
 def applied(store: MemoryStore, *events: dict[str, Any]) -> tuple[list[list[float]], list[int]]:
-    rows, status = store.apply([store.schema.make(values) for values in events])
+    rows, status = store.apply_events([store.schema.make(values) for values in events])
     return rows.tolist(), status.tolist()
 
 
@@ -56,7 +56,7 @@ def test_every_feature_equals_its_definition_whatever_comes(steps: list[Any]) ->
         values = step | {"ts": ts + hours * HOUR}
         ts = max(ts, values["ts"])
         expected = np.array(reference.event(values), np.float32)
-        rows, _ = store.apply([store.schema.make(values)])
+        rows, _ = store.apply_events([store.schema.make(values)])
         np.testing.assert_allclose(rows[0], expected, rtol=2e-6, atol=1e-6, err_msg=str(DOMAIN.feature_names))
 
 
@@ -65,10 +65,10 @@ def test_every_feature_equals_its_definition_whatever_comes(steps: list[Any]) ->
 def test_events_alone_and_in_batches_get_the_same_bits(events: list[dict[str, Any]], data: st.DataObject) -> None:
     made = [e | {"ts": START + i * HOUR + e.pop("hours", 0) * HOUR} for i, e in enumerate(map(dict, events))]
     alone, together = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
-    one_by_one = np.vstack([alone.apply([alone.schema.make(e)])[0] for e in made])
+    one_by_one = np.vstack([alone.apply_events([alone.schema.make(e)])[0] for e in made])
     cut = data.draw(st.integers(0, len(made)))
     parts = [part for part in (made[:cut], made[cut:]) if part]
-    batches = np.vstack([together.apply([together.schema.make(e) for e in part])[0] for part in parts])
+    batches = np.vstack([together.apply_events([together.schema.make(e) for e in part])[0] for part in parts])
     assert one_by_one.tobytes() == batches.tobytes()
 
 
@@ -97,7 +97,7 @@ def test_a_repeated_event_gets_the_same_features_and_counts_nothing() -> None:
     first, _ = applied(store, payment(1, START), payment(2, START + HOUR))
     again, status = applied(store, payment(1, START), payment(2, START + HOUR))
     assert again == first
-    assert status == [kernel.REPEAT, kernel.REPEAT]
+    assert status == [layout.REPEAT, layout.REPEAT]
     untouched = MemoryStore(DOMAIN)
     applied(untouched, payment(1, START), payment(2, START + HOUR))
     assert applied(store, payment(3, START + 2 * HOUR)) == applied(untouched, payment(3, START + 2 * HOUR))
@@ -111,7 +111,7 @@ def test_an_event_late_within_the_grace_sees_what_it_would_have_seen_in_time() -
     applied(late, *events[:3], *events[4:])
     rows, status = applied(late, events[3])
     assert rows == expected
-    assert status == [kernel.LATE]
+    assert status == [layout.LATE]
     applied(in_time, *events[4:])
     assert applied(late, payment(9, START + 9 * HOUR))[0] == applied(in_time, payment(9, START + 9 * HOUR))[0]
 
@@ -121,18 +121,18 @@ def test_an_event_beyond_the_grace_is_answered_and_does_not_count() -> None:
     applied(store, payment(1, START))
     applied(without, payment(1, START))
     rows, status = applied(store, payment(2, START - DAY_MS))
-    assert status == [kernel.TOO_LATE]
+    assert status == [layout.TOO_LATE]
     assert np.isfinite(rows).all()
     assert applied(store, payment(3, START + HOUR)) == applied(without, payment(3, START + HOUR))
 
 
 def test_a_label_counts_whether_it_comes_before_or_after_its_event() -> None:
     before, after = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
-    assert before.feedback([Feedback("e1", 1)]).tolist() == [kernel.LABEL_WAITS]
+    assert before.feedback([Feedback("e1", 1)]).tolist() == [layout.LABEL_WAITS]
     applied(before, payment(1, START))
     applied(after, payment(1, START))
-    assert after.feedback([Feedback("e1", 1)]).tolist() == [kernel.LABELLED]
-    assert after.feedback([Feedback("e1", 1)]).tolist() == [kernel.LABEL_KNOWN]
+    assert after.feedback([Feedback("e1", 1)]).tolist() == [layout.LABELLED]
+    assert after.feedback([Feedback("e1", 1)]).tolist() == [layout.LABEL_KNOWN]
     later = payment(2, START + 2 * DAY_MS)
     rows, _ = applied(before, later)
     assert rows == applied(after, later)[0]
@@ -154,8 +154,8 @@ def test_no_feature_changes_with_labels_younger_than_the_label_delay() -> None:
             "terminal": int(rng.integers(5)),
             "amount": 9.5,
         }
-        a, _ = with_labels.apply([with_labels.schema.make(values)])
-        b, _ = without.apply([without.schema.make(values)])
+        a, _ = with_labels.apply_events([with_labels.schema.make(values)])
+        b, _ = without.apply_events([without.schema.make(values)])
         assert a.tobytes() == b.tobytes()
         with_labels.feedback([Feedback(i, int(rng.integers(2)))])
 
@@ -163,10 +163,10 @@ def test_no_feature_changes_with_labels_younger_than_the_label_delay() -> None:
 def test_a_hot_entity_keeps_its_newest_records_only_and_goes_on() -> None:
     store = MemoryStore(DOMAIN)
     most = DOMAIN.entities[0].most_records
-    rows, _ = store.apply([store.schema.make(payment(i, START + i, b=f"p{i}")) for i in range(most + 500)])
-    count = DOMAIN.feature_names.index(next(f.name for f in DOMAIN.features if f.op.name == "COUNT"))
+    rows, _ = store.apply_events([store.schema.make(payment(i, START + i, b=f"p{i}")) for i in range(most + 500)])
+    count = DOMAIN.feature_names.index(next(f.name for f in DOMAIN.features if f.op == "COUNT"))
     assert rows[:, count].max() == most + 1
-    assert int(store.meta[store.rows[0]["x"], kernel.M_LENGTH]) == most
+    assert store.state.counts(np.array([store.rows[0]["x"]])).tolist() == [most]
 
 
 def test_what_is_remembered_of_events_is_bounded_and_the_newest_are_kept() -> None:
@@ -174,15 +174,16 @@ def test_what_is_remembered_of_events_is_bounded_and_the_newest_are_kept() -> No
     store = MemoryStore(domain)
     first = payment(0, START)
     _, status = applied(store, first, *(payment(i, START + i) for i in range(1, 6000)))
-    assert set(status) == {kernel.NEW}
-    assert applied(store, payment(5999, START + 5999))[1] == [kernel.REPEAT]
-    assert applied(store, first)[1] == [kernel.RECOMPUTED]  # too long ago for its features, not for its label
-    assert store.feedback([Feedback("e0", 1)]).tolist() == [kernel.LABELLED]
+    assert set(status) == {layout.NEW}
+    assert applied(store, payment(5999, START + 5999))[1] == [layout.REPEAT]
+    assert applied(store, first)[1] == [layout.RECOMPUTED]  # too long ago for its features, not for its label
+    assert store.feedback([Feedback("e0", 1)]).tolist() == [layout.LABELLED]
     applied(store, *(payment(i, START + i) for i in range(6000, 12_000)))
-    assert (len(store.ring), len(store.features)) == (1 << 13, 1 << 12)
+    assert store.state.remembered == 1 << 13
+    assert sum(len(event.features) > 0 for event in store.state.events()) == 1 << 12
     assert store.feedback([Feedback("e11999", 1), Feedback("e1", 1)]).tolist() == [
-        kernel.LABELLED,
-        kernel.LABEL_WAITS,
+        layout.LABELLED,
+        layout.LABEL_WAITS,
     ]
 
 
@@ -193,7 +194,7 @@ def test_state_grows_and_reuses_room_under_many_entities_and_months() -> None:
     for i in range(3000):
         ts += int(rng.integers(1, 3 * HOUR))
         values = payment(i, ts, f"c{rng.integers(40)}", f"t{rng.integers(60)}", float(rng.integers(1, 500)) / 4)
-        rows, _ = store.apply([store.schema.make(values)])
+        rows, _ = store.apply_events([store.schema.make(values)])
         expected = reference.event(values)
         if i % 7 == 0:
             np.testing.assert_allclose(rows[0], np.array(expected, np.float32), rtol=2e-6, atol=1e-6)
@@ -206,6 +207,6 @@ def test_state_grows_and_reuses_room_under_many_entities_and_months() -> None:
 def test_features_are_finite_for_a_shipped_domain(name: str) -> None:
     domain = load(name)
     store = MemoryStore(domain)
-    rows, _ = store.apply([store.schema.make(domain.example)])
+    rows, _ = store.apply_events([store.schema.make(domain.example)])
     assert rows.shape == (1, len(domain.features))
     assert np.isfinite(rows).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 from loadtest import bench, page
 from loadtest.measured import Job, Line, Peer, Run, line, measure, reason
 from loadtest.picture import draw
-from loadtest.served import ROOT, NotServed
 from loadtest.servers import SERVERS, Server
 from loadtest.wrk import Load
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import ROOT, NotServed
+from vigil import host
 from vigil.errors import DataError, InvalidInput
 
 ROW = [1.0, 0.5, 0.25]
@@ -129,9 +132,16 @@ def test_the_page_of_benchmarks_has_a_place_for_each_command(name: str) -> None:
     assert text.count(f"<!-- {name} -->") == text.count(f"<!-- /{name} -->") == 1
 
 
-def test_a_processor_is_named_by_what_the_kernel_says() -> None:
-    assert "cores of AMD EPYC 7B13, " in page.hardware("processor : 0\nmodel name\t: AMD EPYC 7B13\n")
-    assert "cores of an unnamed processor, " in page.hardware("")
+def test_hardware_that_does_not_say_what_it_is_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert re.fullmatch(r"\d+ cores of .+, \d+ GiB", page.hardware())
+    monkeypatch.setattr(host, "memory_gib", lambda: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert re.fullmatch(r"unknown cores of .+, unknown memory", page.hardware())
+
+
+def test_a_commit_is_unknown_where_git_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert page.commit() == "unknown"
 
 
 def test_a_reason_is_one_line() -> None:

@@ -13,8 +13,8 @@ import pytest
 from loadtest import scaling
 from loadtest.capacity import Capacity, Point, fitted
 from loadtest.limits import Trial
-from loadtest.served import ROOT
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import ROOT
 from vigil import domains
 from vigil.errors import InvalidInput
 

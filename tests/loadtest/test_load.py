@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.served import LOCALHOST, ROOT
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import LOCALHOST, ROOT
 from vigil import domains
 
 CALLERS = {

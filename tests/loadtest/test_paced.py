@@ -17,8 +17,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.calls import message
 from loadtest.paced import paced
-from loadtest.served import LOCALHOST
 from loadtest.wires import GrpcUnary, Http1
+from testbed.served import LOCALHOST
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 BODY = b'{"a": 1}'

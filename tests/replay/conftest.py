@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 import model_store
-from tests.serving import tiny_model
+from testbed import tiny_model
 from vigil import domains
-from vigil.decisions import record
-from vigil.engine import Engine
-from vigil.features.store import MemoryStore
+from vigil.engine import Engine, limits_of
+from vigil.features.memory.store import MemoryStore
+from vigil.scoring.served import ServedModel
 from vigil.scoring.session import Session
 from vigil.settings import Settings
 
@@ -47,12 +47,10 @@ def events(count: int) -> list[dict[str, Any]]:
 
 def decided(session: Session | None, values: list[dict[str, Any]], with_features: bool = True) -> list[bytes]:
     """Records of the decisions on events."""
-    engine = Engine(DOMAIN, Settings(), MemoryStore(DOMAIN), session, "", lambda: NOW_MS, lambda: None)
+    model = ServedModel(DOMAIN, "champion", limits_of(Settings()), lambda: NOW_MS, session)
+    engine = Engine(DOMAIN, Settings(), MemoryStore(DOMAIN), model, lambda: NOW_MS, lambda: None)
     made = [engine.schema.make(each) for each in values]
-    scored = engine.decide(made, NOW_MS)
-    digest = session.digest if session else ""
-    events = map(msgspec.json.encode, made)
-    return record.encoded(DOMAIN, digest, scored.decisions, events, scored.features if with_features else None)
+    return engine.records(engine.decide(made, NOW_MS), map(msgspec.json.encode, made), with_features)
 
 
 @pytest.fixture(scope="session")

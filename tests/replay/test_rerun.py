@@ -16,7 +16,7 @@ import pytest
 
 from tests.replay.conftest import DOMAIN, EVENTS, Recorded, decided, events
 from vigil.decisions.archive import Archive, Writer
-from vigil.replay.rerun import Rerun, Tally, shown
+from vigil.replay.rerun import Rerun, Tally, as_dict
 
 FLIPS = ("risk", "features", "action", "reasons")
 
@@ -66,7 +66,7 @@ def test_one_flipped_bit_among_all_is_found_and_no_other(recorded: Recorded, wha
     lines[place] = flipped(lines[place], what)
     tally = run(lines).tally
     assert (tally.same, tally.different) == (EVENTS - 1, 1)
-    difference = shown(tally.first[0])
+    difference = as_dict(tally.first[0])
     assert difference["event_id"] == f"e{place}"
     wanted = json.loads(recorded.lines[place])
     if what != "features":

@@ -91,7 +91,7 @@ def test_the_report_says_what_changes_and_what_it_costs(recorded: Recorded, tmp_
     (tmp_path / "labels.jsonl").write_text(text)
     console = Console(width=160, record=True, force_terminal=False)
     out = tmp_path / "changed.jsonl"
-    run.otherwise(DOMAIN, str(tmp_path / "records.jsonl"), "champion", str(tmp_path / "labels.jsonl"), out, console)
+    run.what_if(DOMAIN, str(tmp_path / "records.jsonl"), "champion", str(tmp_path / "labels.jsonl"), out, console)
     said = console.export_text()
     changed = [json.loads(line) for line in out.read_text().splitlines()]
     assert changed

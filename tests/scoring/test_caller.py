@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from vigil.errors import InvalidInput
-from vigil.scoring.caller import Then
+from vigil.scoring.caller import Then, run_for
 
 
 class Waiter:
@@ -48,3 +49,24 @@ def test_what_the_conversion_raises_is_the_failure(kind: type[Exception]) -> Non
     waiter = Waiter()
     Then(waiter, convert).set_result(5)
     assert [type(each) for each in waiter.given] == [kind]
+
+
+def test_work_ends_soon_after_its_caller_has_gone() -> None:
+    async def abandoned() -> list[str]:
+        waiter, ends = Waiter(), list[str]()
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                ends.append("cancelled")
+                raise
+
+        run_for(waiter, work())
+        await asyncio.sleep(0.2)
+        assert ends == []
+        waiter.given.append("gone")
+        await asyncio.sleep(0.5)
+        return ends
+
+    assert asyncio.run(abandoned()) == ["cancelled"]

@@ -7,7 +7,7 @@ from time import perf_counter_ns
 import numpy as np
 import pytest
 
-from tests.serving import tiny_model
+from testbed import tiny_model
 from vigil.errors import InvalidInput
 from vigil.scoring.query import Query, Swapped, join, part, run
 from vigil.scoring.session import Rows, Session

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import model_store
-from tests.serving import tiny_model
+from testbed import tiny_model
 from vigil import domains
 from vigil.errors import InvalidInput, ModelRefused, NotFound
 from vigil.scoring.session import Session

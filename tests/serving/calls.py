@@ -6,7 +6,7 @@ import http.client
 import json
 from typing import Any, NamedTuple
 
-from loadtest.served import LOCALHOST
+from testbed.served import LOCALHOST
 
 DAY = "2018-09-30T12:00:00Z"
 

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from loadtest.served import LOCALHOST
+from testbed.served import LOCALHOST
 
 
 class Span(NamedTuple):

@@ -10,8 +10,8 @@ import grpc
 import pytest
 import tritonclient.grpc
 
-from loadtest.served import Served
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import Served
 from vigil import domains
 
 MAX_BODY_BYTES = 200_000

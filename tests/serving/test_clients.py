@@ -19,7 +19,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from loadtest.served import Served
+from testbed.served import Served
 from tests.conftest import CLIENTS, part
 from tests.serving.calls import call, payment
 from vigil import domains
@@ -97,7 +97,7 @@ def test_tritons_asyncio_clients_do_all_that_is_offered(served: Served, protocol
 
 
 def test_a_client_that_knows_nothing_but_reflection_calls_both_services(
-    served: Served, channel: grpc.Channel, risks: Any
+    each_served: Served, channel: grpc.Channel, risks: Any
 ) -> None:
     """As grpcurl does: services, methods and messages all come from the server."""
     database = ProtoReflectionDescriptorDatabase(channel)
@@ -119,5 +119,5 @@ def test_a_client_that_knows_nothing_but_reflection_calls_both_services(
     event = {"event_id": "reflected", "ts_ms": 1_538_308_800_000, "numbers": {"amount": 31.5}}
     event["entities"] = {"customer": "C1", "terminal": "T1"}
     decision = ask("vigil.v1.Decisions", "Score", domain="payments", events=[event]).decisions[0]
-    again = call(served.port, "POST", "/v1/payments/score", payment("reflected", ts=1_538_308_800_000)).json
+    again = call(each_served.port, "POST", "/v1/payments/score", payment("reflected", ts=1_538_308_800_000)).json
     assert (decision.risk, decision.action) == (again["risk"], again["action"])

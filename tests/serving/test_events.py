@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.served import Served
+from testbed.served import Served
 from tests.serving.calls import call, payment
 from tests.serving.conftest import MAX_BODY_BYTES
 

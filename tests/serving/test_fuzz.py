@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, seed, settings
 from schemathesis.specs.openapi import checks
 
-from loadtest.served import Served
+from testbed.served import Served
 from tests.serving.calls import DAY, call
 from vigil import domains
 from vigil.transports.http import openapi

@@ -15,11 +15,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import model_store
-from loadtest.served import LOCALHOST, ROOT, NotServed, Served, free_port
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import LOCALHOST, ROOT, NotServed, Served, free_port
 from tests.serving.calls import call, payment, tensor
 from vigil import domains
-from vigil.features.state import open_state
+from vigil.features.open import open_state
 from vigil.settings import Settings
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc
@@ -94,7 +94,9 @@ def test_a_changed_model_is_refused_with_both_digests_and_requests_in_flight_are
         assert call(service.port, "POST", SCORE, payment("still answered")).json["tier"] == "rules"
 
         body = b'{"event_id":"in flight","ts":1538308800000,"customer":"C","terminal":"T","amount":5}'
-        head = f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+        head = (
+            f"POST {SCORE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+        )
         with socket.create_connection((LOCALHOST, service.port), timeout=60) as connection:
             connection.sendall(head.encode())
             # The service asks for the body: from here on the request is in flight.
@@ -135,7 +137,7 @@ def port_is_open(port: int) -> bool:
         with socket.create_connection((LOCALHOST, port), timeout=5) as connection:
             # Where the listening socket lives on without an accepting process, nothing answers.
             connection.settimeout(0.2)
-            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             return connection.recv(16) != b""
     except OSError:
         return False

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 
 import pytest
 
-from loadtest.served import Served
+from testbed.served import Served
 from tests.conftest import CLIENTS, part
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NVIDIA makes perf_analyzer for Linux only")
 
 CALLS = {
     "http, one row": ["-i", "http"],
@@ -27,7 +24,7 @@ CALLS = {
 
 def analyzed(served: Served, arguments: list[str], concurrency: str) -> str:
     """What it reports. A measurement is as short as it takes: three windows, however unlike."""
-    program = part(CLIENTS / "perf_analyzer" / "perf_analyzer", "make clients")
+    program = part(CLIENTS / "perf_analyzer" / "perf_analyzer", "`make clients` fetches it, or says what it needs")
     address = served.address if "http" in arguments else served.grpc_address
     command = [program, "-m", "payments", "-u", address, f"--concurrency-range={concurrency}", *arguments]
     command += ["--measurement-interval=250", "--stability-percentage=999", "--max-trials=5"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from loadtest.served import LOCALHOST, Served
+from testbed.served import LOCALHOST, Served
 from tests.serving.calls import call, payment, tensor
 from vigil import domains
 from vigil.transports.proto import decisions_pb2
@@ -68,7 +68,9 @@ def mutated(plain: bytes, chance: random.Random) -> bytes:
 
 
 def http_request(path: str, body: bytes) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: vigil\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
@@ -95,16 +97,16 @@ def test_random_bytes_end_a_connection_of_either_port(served: Served) -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST %s HTTP/1.1\r\nHost: v\r\nContent-Length: 99999999999999999999999\r\n\r\n",
-        b"POST %s HTTP/1.1\r\nHost: v\r\nContent-Length: -1\r\n\r\n",
-        b"POST %s HTTP/1.1\r\nHost: v\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n{}  ",
-        b"POST %s HTTP/1.1\r\nHost: v\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST %s HTTP/1.1\r\nHost: v\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}",
-        b"POST %s HTTP/1.1\r\nHost: v\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
-        b"POST %s?%%ff=%%00 HTTP/1.1\r\nHost: v\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]",
-        b"POST %s/%%00%%ff/../.. HTTP/1.1\r\nHost: v\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n{}  ",
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}",
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        b"POST %s?%%ff=%%00 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]",
+        b"POST %s/%%00%%ff/../.. HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
         b"POST %s HTTP/9.9\r\n\r\n",
-        b"BREW %s HTTP/1.1\r\nHost: v\r\n\r\n",
+        b"BREW %s HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
     ids=lambda head: head[:60].decode("latin-1"),
 )
@@ -121,7 +123,7 @@ def test_a_head_that_cannot_be_is_refused(served: Served, head: bytes) -> None:
 )
 def test_a_head_of_any_size_breaks_nothing(served: Served, target: bytes, header: bytes) -> None:
     for path in BODIES:
-        sent = b"POST " + path.encode() + target + b" HTTP/1.1\r\nHost: v\r\n" + header + b"\r\n\r\n"
+        sent = b"POST " + path.encode() + target + b" HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n"
         assert b"500" not in statuses(talk(served.port, sent))
 
 

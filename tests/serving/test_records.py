@@ -13,9 +13,9 @@ import grpc
 import psutil
 import pytest
 
-from loadtest.served import Served
-from loadtest.valkey import Valkey
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import Served
+from testbed.valkey import Valkey
 from tests.serving.calls import call, payment
 from vigil import domains
 from vigil.transports.proto import decisions_pb2 as pb

@@ -16,8 +16,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import model_store
-from loadtest.served import Served
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import Served
 from tests.serving.calls import call, payment
 from vigil import domains
 

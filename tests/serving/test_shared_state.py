@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.served import NotServed, Served
-from loadtest.valkey import Valkey
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import NotServed, Served
+from testbed.valkey import Valkey
 from tests.serving.calls import Answer, call, payment
 from vigil import domains
 

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.grpc import aio, service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from loadtest.served import Served
+from testbed.served import Served
 from vigil import domains
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadtest.served import Served
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import Served
 from tests.serving.calls import call, payment
 from vigil import domains
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loadtest.served import LOCALHOST, Served
-from tests.serving import tiny_model
+from testbed import tiny_model
+from testbed.served import LOCALHOST, Served
 from tests.serving.calls import call, payment, tensor
 from tests.serving.collector import Collector, parent
 from vigil import domains
@@ -105,7 +105,9 @@ def test_requests_in_flight_are_shown_while_they_are(served: Served) -> None:
 
     before = in_flight()
     with socket.create_connection((LOCALHOST, served.port), timeout=30) as half:
-        half.sendall(f"POST {SCORE} HTTP/1.1\r\nhost: l\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n".encode())
+        half.sendall(
+            f"POST {SCORE} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n".encode()
+        )
         assert half.recv(100).startswith(b"HTTP/1.1 100")  # by now the service waits for the body
         during = in_flight()
         half.sendall(b"[" * 9)

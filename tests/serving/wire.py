@@ -10,7 +10,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from loadtest.served import LOCALHOST
+from testbed.served import LOCALHOST
 
 WAIT_S = 20.0
 CHUNK = 1 << 16
@@ -27,14 +27,18 @@ class Wire:
         port: of the server on the loopback interface.
         trust: where it speaks TLS.
         buffer_bytes: of the socket; 0: the system's choice.
+        source: the address it comes from.
     """
 
-    def __init__(self, port: int, trust: ssl.SSLContext | None = None, buffer_bytes: int = 0) -> None:
+    def __init__(
+        self, port: int, trust: ssl.SSLContext | None = None, buffer_bytes: int = 0, source: str = LOCALHOST
+    ) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(WAIT_S)
         if buffer_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+        self.socket.bind((source, 0))
         self.socket.connect((LOCALHOST, port))
         if trust:
             self.socket = trust.wrap_socket(self.socket, server_hostname=LOCALHOST)
@@ -88,7 +92,7 @@ class Wire:
 def post(path: str, body: object, *headers: str, version: str = "1.1") -> bytes:
     """A request; `body` goes as it is where it is bytes, else as JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/{version}", "host: vigil", f"content-length: {len(raw)}", *headers]
+    lines = [f"POST {path} HTTP/{version}", "host: localhost", f"content-length: {len(raw)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + raw
 
 

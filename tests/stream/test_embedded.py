@@ -17,7 +17,7 @@ import pytest
 from vigil import domains
 from vigil.domains.simulation import simulate
 from vigil.features.history import UNKNOWN, History
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 from vigil.scoring.session import Session
 from vigil.stream.endpoints import WANTED
 

@@ -10,11 +10,11 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from kafka import KafkaProducer
 
-from loadtest.served import free_port
+from testbed.served import free_port
 from tests.stream.conftest import DOMAIN, Stream, event, events_of, history, labels_of, last_line, rows_of, running
-from vigil.features.store import MemoryStore
-from vigil.stream.kafka.clients import committed
-from vigil.stream.kafka.dead import MOST_BYTES
+from vigil.features.memory.store import MemoryStore
+from vigil.stream.kafka.dead_letters import MOST_BYTES
+from vigil.stream.kafka.metadata import committed
 
 
 def test_every_event_of_a_history_has_one_decision_with_the_features_of_the_offline_computation(

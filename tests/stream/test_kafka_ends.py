@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -13,11 +14,11 @@ from confluent_kafka import TopicPartition as Place
 from kafka import KafkaConsumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest.kafka.broker import PASSWORD, USER
-from loadtest.served import free_port
+from testbed.kafka.broker import PASSWORD, USER
+from testbed.served import free_port
 from tests.stream.conftest import DOMAIN, Stream, event, events_of, history, last_line, rows_of, running
 from vigil.features.history import UNKNOWN
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 
 
 def secured(stream: Stream, authority: trustme.CA, **changed: str) -> dict[str, str]:
@@ -39,6 +40,17 @@ def test_a_worker_speaks_to_a_secured_broker(stream: Stream, authority: trustme.
     stream.produce("events", [(event(i), b"k") for i in range(9)])
     stream.address = stream.broker.secure_address
     stream.run(**secured(stream, authority))
+    assert len(stream.decisions()) == 9
+
+
+def test_the_authorities_of_the_process_are_those_of_its_clients_too(stream: Stream, authority: trustme.CA) -> None:
+    """As the chart's `tls.caSecret` names them."""
+    stream.produce("events", [(event(i), b"k") for i in range(9)])
+    stream.address = stream.broker.secure_address
+    settings = secured(stream, authority, **{"ssl.ca.location": ""})
+    path = Path(settings["VIGIL_KAFKA_PROPERTIES"])
+    path.write_text(path.read_text().replace("ssl.ca.location=\n", ""))
+    stream.run(**settings, SSL_CERT_FILE=str(stream.folder / "ca.pem"))
     assert len(stream.decisions()) == 9
 
 

@@ -13,14 +13,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from loadtest.served import free_port
-from loadtest.valkey import Valkey
+from testbed.served import free_port
+from testbed.valkey import Valkey
 from tests.stream.conftest import DOMAIN, Stream, events_of, history, last_line, rows_of, running
 from vigil.errors import StreamError
 from vigil.features.history import UNKNOWN, History
-from vigil.features.store import MemoryStore
-from vigil.stream.kafka.clients import Topic, consumer, producer
-from vigil.stream.kafka.commits import Commits, Work, begun
+from vigil.features.memory.store import MemoryStore
+from vigil.stream.kafka.commits import Commits, Work, begin_writer
+from vigil.stream.kafka.config import consumer, producer
+from vigil.stream.topics import Topic
 
 WORLDS = 7
 
@@ -29,6 +30,16 @@ def unlabelled(days: int, customers: int, terminals: int) -> History:
     past = history(150, days, customers, terminals)
     past.labels[:] = UNKNOWN
     return past
+
+
+def apart(past: History) -> list[tuple[bytes, bytes]]:
+    """The events as records, in worlds whose entities meet in no other, each in one partition.
+
+    While a worker runs, one partition's new records can reach it before another's: only so is their order certain.
+    """
+    world = past.keys["customer"] % WORLDS
+    past.keys["terminal"] = past.keys["terminal"] * WORLDS + world
+    return [(value, b"world %d" % key) for (value, _), key in zip(events_of(past), world, strict=True)]
 
 
 def assert_each_once_as_offline(stream: Stream, past: History) -> None:
@@ -94,13 +105,13 @@ def test_a_worker_killed_inside_a_transaction_loses_nothing_and_doubles_nothing(
 def test_what_a_killed_worker_has_left_open_is_ended_at_once(stream: Stream) -> None:
     topic = Topic(stream.broker.address, stream.names["decisions"])
     make = partial(producer, topic, {}, **{"transactional.id": topic.name, "transaction.timeout.ms": 10_000})
-    left, took_s = [begun(make)], list[float]()
+    left, took_s = [begin_writer(make)], list[float]()
     for _ in range(5):
         left[-1].begin_transaction()
         left[-1].produce(topic.name, b"{}")
         assert left[-1].flush(60) == 0
         began_s = time.perf_counter()
-        left.append(begun(make))
+        left.append(begin_writer(make))
         took_s.append(time.perf_counter() - began_s)
     assert min(took_s) < 0.4  # a single producer asks, and asks again after half a second
     assert stream.ends("decisions", committed=True) == stream.ends("decisions", committed=False)
@@ -109,7 +120,7 @@ def test_what_a_killed_worker_has_left_open_is_ended_at_once(stream: Stream) -> 
 def test_a_thread_that_is_abandoned_ends_though_more_was_handed_over(stream: Stream) -> None:
     topic = Topic(stream.broker.address, stream.names["decisions"])
     reader = consumer(topic, topic.name, {})
-    commits = Commits(begun(partial(producer, topic, {}, **{"transactional.id": topic.name})), reader)
+    commits = Commits(begin_writer(partial(producer, topic, {}, **{"transactional.id": topic.name})), reader)
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "vigil-commits")
     stream.broker.stop()
     for _ in range(2):
@@ -125,13 +136,13 @@ def test_who_is_to_stop_does_not_wait_for_a_broker_that_is_away() -> None:
     make = partial(producer, Topic(f"127.0.0.1:{free_port()}", "none"), {}, **{"transactional.id": "none"})
     began_s = time.monotonic()
     with pytest.raises(StreamError, match="no transactions"):
-        begun(make, lambda: True, patient=True)
+        begin_writer(make, lambda: True, patient=True)
     assert time.monotonic() - began_s < 15
 
 
 def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None:
     past = unlabelled(40, 500, 100)
-    events = events_of(past)
+    events = apart(past)
     stream.produce("events", events[:-1000])
     with running(stream.worker()) as worker:
         moves(stream, worker, 0)
@@ -149,10 +160,7 @@ def test_a_broker_that_goes_and_comes_back_is_waited_for(stream: Stream) -> None
 
 def test_partitions_that_move_between_workers_all_the_time_lose_nothing_and_double_nothing(stream: Stream) -> None:
     past = unlabelled(30, 350, 70)
-    # The entities of a world meet in no other, and its events lie in one partition: their order is certain.
-    world = past.keys["customer"] % WORLDS
-    past.keys["terminal"] = past.keys["terminal"] * WORLDS + world
-    records = [(value, b"world %d" % key) for (value, _), key in zip(events_of(past), world, strict=True)]
+    records = apart(past)
     steps = [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, None, None]
     shares = np.array_split(np.arange(len(records)), len(steps))
     with Valkey() as valkey, ExitStack() as stack:

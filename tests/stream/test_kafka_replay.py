@@ -10,8 +10,8 @@ import sys
 from confluent_kafka import Producer
 
 from tests.stream.conftest import Stream, events_of, history, labels_of
-from vigil.stream.kafka.clients import Topic
-from vigil.stream.kafka.whole import WholeTopic
+from vigil.stream.kafka.topic_reader import TopicReader
+from vigil.stream.topics import Topic
 
 
 def replay(stream: Stream, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def test_labels_of_the_feedback_topic_price_another_model(stream: Stream) -> Non
 
 def test_a_topic_is_read_to_its_end_and_what_was_not_committed_is_not(stream: Stream) -> None:
     topic = Topic(stream.broker.address, stream.names["decisions"])
-    assert list(WholeTopic(topic, {}).batches(100)) == []
+    assert list(TopicReader(topic, {}).batches(100)) == []
     stream.produce("decisions", [(b"%d" % i, b"%d" % i) for i in range(1000)])
     producer = Producer({"bootstrap.servers": topic.brokers, "transactional.id": "aborting"})
     producer.init_transactions(30)
@@ -57,7 +57,7 @@ def test_a_topic_is_read_to_its_end_and_what_was_not_committed_is_not(stream: St
         producer.produce(topic.name, b"never")
     producer.flush(30)
     producer.abort_transaction(30)
-    whole = WholeTopic(topic, {})
+    whole = TopicReader(topic, {})
     batches = list(whole.batches(100))
     assert sorted(int(value) for values, _ in batches for value in values) == list(range(1000))
     reached = [done for _, done in batches]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from loadtest.kafka.broker import Broker
 from loadtest.payments import payments
-from loadtest.served import LOCALHOST, ROOT, Process, free_port
+from testbed.kafka.broker import Broker
+from testbed.served import LOCALHOST, ROOT, Process, free_port
 
 GATES = """
 [kafka]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from loadtest.valkey import Valkey
+from testbed.valkey import Valkey
 from tests.stream.conftest import DOMAIN, Stream, events_of, history, labels_of, rows_of
 from vigil import cli
 from vigil.features import transfer
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 from vigil.settings import Settings
 
 

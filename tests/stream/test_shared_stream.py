@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import pytest
 from confluent_kafka import Producer
 
-from loadtest.valkey import Valkey
+from testbed.valkey import Valkey
 from tests.stream.conftest import DOMAIN, Stream, events_of, history, labels_of, rows_of
 from vigil.features.history import History
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 
 PARTITIONS = 3
 

@@ -16,7 +16,7 @@ from vigil import domains
 from vigil.domains.simulation import World
 from vigil.errors import DataError
 from vigil.features.history import History
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 from vigil.progress import Steps
 
 

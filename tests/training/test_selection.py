@@ -19,7 +19,7 @@ def rows(n: int, seed: int, telling: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_feature_is_in_exactly_one_group() -> None:
-    for name in domains.shipped():
+    for name in domains.SHIPPED:
         domain = domains.load(name)
         members = [feature for group in groups(domain).values() for feature in group]
         assert sorted(members) == sorted(domain.feature_names)

@@ -13,11 +13,13 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
+from typer.testing import CliRunner
 
+from training import __main__ as command_line
 from training.network import risks
 from vigil import domains
-from vigil.features.state import read_snapshot
-from vigil.features.store import MemoryStore
+from vigil.features.memory.durable import read_snapshot
+from vigil.features.memory.store import MemoryStore
 
 PAYMENTS = domains.load("payments")
 
@@ -82,3 +84,18 @@ def test_a_bad_file_ends_in_one_line_that_names_the_fault(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "row 1, column amount: got -4.0, wanted a finite number > 0" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_run_is_in_the_folder_of_the_domain_whatever_its_module_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`vigil optimize` looks for it there."""
+    table = tmp_path / "tills.csv"
+    table.write_text("event_id,ts,till,amount,label\n1,2024-01-01 09:00:00,1,5.0,0\n")
+    folders = []
+    monkeypatch.setattr(command_line, "_load_keras", lambda: None)
+    monkeypatch.setattr(command_line, "_train", lambda history, features, out, *_: folders.append(out) or ())
+    monkeypatch.setenv("VIGIL_STATE_DIR", str(tmp_path))
+    ran = CliRunner().invoke(command_line.app, ["--domain", "tests.optimize.tills", "--data", str(table)])
+    assert ran.exit_code == 0, ran.output
+    assert folders == [tmp_path / "training" / "tills"]

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from vigil import telemetry
+from vigil.observe import calls
+from vigil.serving.process import ServingProcess
 from vigil.settings import Settings
 from vigil.transports.http.lane import Lane
-from vigil.transports.worker import Worker
 
 PATHS = ("/v2", "/v2/models/none", "/v2/models/payments")  # answered 200, 404 and, without a model, 503
 
@@ -32,11 +32,11 @@ def statuses(folder: Path, caplog: pytest.LogCaptureFixture, share: float) -> tu
 
     async def main() -> bool:
         settings = Settings(state_dir=folder / "state", domains="payments", grpc_port=0, access_log=share)
-        worker = Worker(settings)
+        worker = ServingProcess(settings)
         await worker.start()
-        on = telemetry.on
+        on = calls.on
         transport = httpx.ASGITransport(Lane(behind, worker))
-        async with httpx.AsyncClient(transport=transport, base_url="http://lane") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             for path in PATHS * 20:
                 await client.get(path)
         await worker.stop()
@@ -62,5 +62,5 @@ def test_faults_have_a_line_at_any_share(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_line_takes_no_id_that_could_forge_another() -> None:
     for given, kept in (("order-7", "order-7"), ("x\nERROR", None), ('a" status=200', None), ("x" * 999, None)):
-        call = telemetry.Call("http", "GET", {"x-request-id": given}, "", 0.0, None)
+        call = calls.Report("http", "GET", {"x-request-id": given}, "", 0.0, None)
         assert call.ids().get("request_id") == kept

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from tests.serving.calls import payment
+from vigil.serving.process import ServingProcess
 from vigil.settings import Settings
 from vigil.transports.http.lane import Lane
-from vigil.transports.worker import Worker
 
 SCORE = "/v1/payments/score"
 
@@ -28,10 +28,10 @@ def drive(folder: Path, body: Callable[[httpx.AsyncClient], Coroutine[Any, Any, 
     """Runs `body` with a client of a lane whose worker has no model."""
 
     async def main() -> Any:
-        worker = Worker(Settings(state_dir=folder / "state", domains="payments", grpc_port=0, **settings))
+        worker = ServingProcess(Settings(state_dir=folder / "state", domains="payments", grpc_port=0, **settings))
         await worker.start()
         transport = httpx.ASGITransport(Lane(behind, worker))
-        async with httpx.AsyncClient(transport=transport, base_url="http://lane") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await body(client)
         await worker.stop()
         return answer
@@ -55,14 +55,22 @@ def test_a_full_queue_answers_429_and_when_to_come_back(tmp_path: Path) -> None:
     assert refused[0].json()["error"].startswith("queue full: 1 rows wait of at most 1")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs.json", "/livez", "/metrics", "/v1", "/v20/x"])
-def test_what_is_not_ours_is_handed_on(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/", "/docs.json", "/schema.json", "/livez", "/healthz", "/metrics", "/static_content/index.css"]
+)
+def test_what_is_bentomls_is_handed_on(tmp_path: Path, path: str) -> None:
     assert drive(tmp_path, lambda client: client.get(path)).content == b"behind"
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v20/x", "/static_content/none", "/static_content/../x", "/" + "x" * 60_000])
+def test_what_is_nobodys_is_answered_before_anything_counts_it_by_its_name(tmp_path: Path, path: str) -> None:
+    answer = drive(tmp_path, lambda client: client.get(path))
+    assert (answer.status_code, len(answer.content) < 2000) == (404, True)
 
 
 def test_a_stopped_worker_is_not_ready(tmp_path: Path) -> None:
     async def main() -> str:
-        worker = Worker(Settings(state_dir=tmp_path / "state", domains="payments", grpc_port=0))
+        worker = ServingProcess(Settings(state_dir=tmp_path / "state", domains="payments", grpc_port=0))
         before = worker.not_ready()
         await worker.start()
         await worker.stop()

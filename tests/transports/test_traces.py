@@ -12,16 +12,16 @@ import httpx
 import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from loadtest.served import LOCALHOST, free_port
+from testbed.served import LOCALHOST, free_port
 from tests.serving.calls import payment
 from tests.serving.collector import Collector, parent
-from vigil import tracing
 from vigil.errors import ConfigError
+from vigil.observe import tracing
+from vigil.serving.process import ServingProcess
 from vigil.settings import Settings
 from vigil.transports.http.lane import Lane
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc
-from vigil.transports.worker import Worker
 
 SCORE = "/v1/payments/score"
 SERVER, INTERNAL = trace_pb2.Span.SPAN_KIND_SERVER, trace_pb2.Span.SPAN_KIND_INTERNAL
@@ -46,10 +46,10 @@ def run(folder: Path, use: Use) -> Any:
 
     async def main() -> Any:
         port = free_port()
-        worker = Worker(Settings(state_dir=folder / "state", domains="payments", grpc_port=port))
+        worker = ServingProcess(Settings(state_dir=folder / "state", domains="payments", grpc_port=port))
         await worker.start()
         transport = httpx.ASGITransport(Lane(behind, worker))
-        async with httpx.AsyncClient(transport=transport, base_url="http://lane") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             try:
                 return await use(client, f"{LOCALHOST}:{port}")
             finally:

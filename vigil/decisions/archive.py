@@ -1,7 +1,7 @@
 """Decision records on disk: any process that sees the folder can read them all, each that writes has a part of its own.
 
 Files under `{VIGIL_STATE_DIR}/decisions/`: a folder a writing process (`0`, `1`, ...), which holds its `lock`, and in
-it the segments of :mod:`vigil.decisions.segment`, named by the time each was begun.
+it the segments of `vigil.decisions.segment`, named by the time each was begun.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from vigil import descriptors
 from vigil.decisions import segment
 from vigil.decisions.segment import INDEX, RECORDS, SORTED, SORTING, Found, Segment
 from vigil.domains.schema import UNREADABLE, key_of
@@ -146,10 +147,11 @@ class Writer:
             self._segment = None
             present.close()
         if self._segment is None:
-            self._segment = self._begun(now_ms)
+            with descriptors.reserved():
+                self._segment = self._begin(now_ms)
         self._segment.append(event_ids, records, now_ms)
 
-    def _begun(self, now_ms: int) -> Segment:
+    def _begin(self, now_ms: int) -> Segment:
         if not os.fstat(self._lock.fileno()).st_nlink:  # somebody has removed the folder
             before = self._lock
             self._folder, self._lock = _own(self._archive.root)

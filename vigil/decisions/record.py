@@ -58,14 +58,14 @@ def spec_of(domain: Domain) -> str:
     return domain.spec_hash[:12]
 
 
-def encoded(
+def encode_records(
     domain: Domain,
     digest: str,
     decisions: Sequence[Decision],
     events: Iterable[bytes],
     features: npt.NDArray[np.float32] | None,
 ) -> list[bytes]:
-    """Records of a batch of decisions: each what a :class:`Record` is in JSON.
+    """Records of a batch of decisions: each what a `Record` is in JSON.
 
     Args:
         domain: whose events they are.

@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from vigil import metrics
 from vigil.decisions.archive import Archive, Writer, folder
+from vigil.observe import metrics
 from vigil.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 `N.jsonl` only grows. `N.index` grows with it, an entry a record, until no more is written: then it is sorted
 (in `N.new`), and called `N.sorted`. A process that is killed between the two leaves records without an entry, or half
-a line; :func:`mend` finds the ones and cuts off the other. Retention of any process may remove all of them at any time.
+a line; `mend` finds the ones and cuts off the other. Retention of any process may remove all of them at any time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vigil import host
 from vigil.domains.schema import UNREADABLE, key_of, keys_of
 
 RECORDS, INDEX, SORTED, SORTING = ".jsonl", ".index", ".sorted", ".new"
@@ -91,7 +92,7 @@ class Segment:
     def close(self) -> None:
         """Nothing more is written: forces the records to disk and sorts the index."""
         try:
-            os.fsync(self._records)
+            host.sync(self._records)
         finally:
             os.close(self._records)
             os.close(self._index)
@@ -118,7 +119,7 @@ def _sort(path: Path, entries: Entries) -> None:
         for name in ENTRY.names or ():
             file.write(ordered[name].tobytes())
         file.flush()
-        os.fsync(file.fileno())  # before what it is made of goes
+        host.sync(file.fileno())  # before what it is made of goes
     new.replace(path.with_suffix(SORTED))
     path.with_suffix(INDEX).unlink(missing_ok=True)
     if not path.exists():  # removed meanwhile
@@ -149,7 +150,7 @@ def mend(path: Path) -> None:
         whole = rest[: rest.rfind(b"\n") + 1]
         file.truncate(start + len(whole))
         os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))  # its records are as old as they were
-        os.fsync(file.fileno())
+        host.sync(file.fileno())
     found = []
     for line in whole.split(b"\n")[:-1]:
         with suppress(*UNREADABLE):  # as zeros after a power failure are

@@ -1,21 +1,15 @@
-"""The domains there are: every module of this package with a `DOMAIN`, and modules of the user's own."""
+"""The domains there are: those of this package that `SHIPPED` names, and modules of the user's own."""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from functools import cache
 
 from vigil.domains.spec import Domain
 from vigil.errors import ConfigError, NotFound
 
-_NOT_DOMAINS = {"schema", "simulation", "spec", "windows"}
-
-
-@cache
-def shipped() -> tuple[str, ...]:
-    """Names of the domains in this package."""
-    return tuple(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_DOMAINS)
+SHIPPED = ("payments",)
+"""Modules of this package that define a `DOMAIN`."""
 
 
 @cache
@@ -26,14 +20,15 @@ def load(name: str) -> Domain:
         NotFound: where there is none; the message lists those shipped.
         ConfigError: where the module has no `DOMAIN`.
     """
-    target = f"{__name__}.{name}" if name in shipped() else name
+    target = f"{__name__}.{name}" if name in SHIPPED else name
     try:
         module = importlib.import_module(target)
     except ModuleNotFoundError as missing:
         if missing.name and target.startswith(missing.name):
-            known = ", ".join(shipped())
+            known = ", ".join(SHIPPED)
             raise NotFound(
-                f"no domain {name!r}; there are {known}, or give an importable module with a DOMAIN"
+                f"no domain {name!r}; there are {known}; one of your own is a module on the PYTHONPATH, "
+                "named as in `import`: logins for logins.py"
             ) from None
         raise
     domain = getattr(module, "DOMAIN", None)
@@ -42,7 +37,7 @@ def load(name: str) -> Domain:
     return domain
 
 
-def selected(names: str) -> tuple[Domain, ...]:
+def select(names: str) -> tuple[Domain, ...]:
     """The domains of a comma-separated setting; all shipped ones where it is empty."""
-    chosen = [name.strip() for name in names.split(",") if name.strip()] or list(shipped())
+    chosen = [name.strip() for name in names.split(",") if name.strip()] or list(SHIPPED)
     return tuple(load(name) for name in chosen)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from typing import Any, cast
 
@@ -14,12 +15,15 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidEvent, InvalidInput, shown
+from vigil.errors import InvalidEvent, InvalidInput, cut, quote
 
 MAX_TS_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 # Text that is not UTF-8 has an exception of its own, and so has what is nested thousands of times.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_KEY = 128
+PIECE = 256  # texts of a long array that are decoded at once
+FEEDBACK = ("event_id", "label")
+_raw = msgspec.json.Decoder(list[msgspec.Raw])
 TS_WANTED = "an RFC 3339 time with an offset, or epoch milliseconds (UTC)"
 KEY_WANTED = f"a string of 1 to {MAX_KEY} characters, or an integer of no more"
 
@@ -76,7 +80,7 @@ class Schema:
             InvalidEvent: naming the field, what came and what was wanted.
             InvalidInput: where the body is not JSON at all or an empty array.
         """
-        array = bytes(body[:64]).lstrip()[:1] == b"["
+        array = is_array(body)
         try:
             events = self._many.decode(body) if array else [self._one.decode(body)]
         except UNREADABLE:
@@ -85,23 +89,34 @@ class Schema:
             raise InvalidInput("events: got an empty array, wanted at least one event")
         return events, array
 
+    def decode_slowly(self, body: bytes) -> Iterator[list[Any]]:
+        """As `decode` of a long array: its events, some at a time, so that others can have their turn."""
+        return _in_pieces(body, self._many, self._one, self.fields, self.check)
+
+    def decode_feedback_slowly(self, body: bytes) -> Iterator[list[Feedback]]:
+        """As `decode_feedback` of a long array: its labels, some at a time."""
+        first = 0
+        for labels in _in_pieces(body, self._feedbacks, self._feedback, FEEDBACK, _check_feedback):
+            for i, item in enumerate(labels, first):
+                _check_label(item, f"[{i}]")
+            first += len(labels)
+            yield labels
+
     def decode_feedback(self, body: bytes | memoryview) -> tuple[list[Feedback], bool]:
         """Labels of a JSON body, `{"event_id": ..., "label": 0 or 1}` or an array of them.
 
         Raises:
             InvalidEvent: naming the field, what came and what was wanted.
         """
-        array = bytes(body[:64]).lstrip()[:1] == b"["
+        array = is_array(body)
         try:
             labels = self._feedbacks.decode(body) if array else [self._feedback.decode(body)]
         except UNREADABLE:
-            raise _explain(body, array, ("event_id", "label"), _check_feedback) from None
+            raise _explain(body, array, FEEDBACK, _check_feedback) from None
         if not labels:
             raise InvalidInput("feedback: got an empty array, wanted at least one label")
         for i, item in enumerate(labels):
-            if item.label not in (0, 1):
-                raise InvalidEvent("label", item.label, "0 or 1", f"[{i}]" if array else "")
-            _check_key("event_id", item.event_id)
+            _check_label(item, f"[{i}]" if array else "")
         return labels, array
 
     def decode_each(self, values: Sequence[bytes | None]) -> list[Any]:
@@ -125,7 +140,7 @@ class Schema:
         """An event from plain values, as from a row of a history or a message of another transport.
 
         Raises:
-            InvalidEvent: as :meth:`decode`.
+            InvalidEvent: as `decode`.
         """
         self.check(values, at)
         return msgspec.convert(dict(values), self.struct)
@@ -146,7 +161,7 @@ class Schema:
             raise
 
     def columns(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
-        """What :meth:`row` gives of each of many events, without the keys of entities, in a third of the time.
+        """What `row` gives of each of many events, without the keys of entities, in a third of the time.
 
         Returns:
             int64 [n, 2 + numbers]: key, ts_ms, quanta of each number.
@@ -208,6 +223,45 @@ class Schema:
         return _explain(body, array, self.fields, self.check)
 
 
+def is_array(body: bytes | memoryview) -> bool:
+    """Whether JSON is to be an array."""
+    return bytes(body[:64]).lstrip()[:1] == b"["
+
+
+def _in_pieces(
+    body: bytes,
+    many: msgspec.json.Decoder[list[Any]],
+    one: msgspec.json.Decoder[Any],
+    fields: tuple[str, ...],
+    check: Callable[[Any, str], None],
+) -> Iterator[list[Any]]:
+    try:
+        raw = _raw.decode(body)
+    except UNREADABLE as failure:
+        raise _unreadable(failure, fields) from None
+    for start in range(0, len(raw), PIECE):
+        part = raw[start : start + PIECE]
+        try:
+            yield many.decode(b"[" + b",".join(part) + b"]")
+        except UNREADABLE:
+            for i, text in enumerate(map(bytes, part), start):
+                try:
+                    one.decode(text)
+                except UNREADABLE:
+                    raise _explain(text, False, fields, partial(_check_at, check, f"[{i}]")) from None
+            raise
+
+
+def _check_at(check: Callable[[Any, str], None], at: str, values: Any, _: str) -> None:
+    check(values, at)
+
+
+def _check_label(item: Feedback, at: str) -> None:
+    if item.label not in (0, 1):
+        raise InvalidEvent("label", item.label, "0 or 1", at)
+    _check_key("event_id", item.event_id, at)
+
+
 def _decode_each(
     decoder: msgspec.json.Decoder[Any], values: Sequence[bytes | None], one: Callable[[bytes], Any]
 ) -> tuple[list[Any], dict[int, InvalidInput]]:
@@ -231,7 +285,7 @@ def _one_by_one(
         try:
             if not (value or b"").lstrip().startswith(b"{"):
                 came = value.decode(errors="replace") if value else MISSING
-                raise InvalidInput(f"body: got {shown(came)}, wanted a JSON object")
+                raise InvalidInput(f"body: got {quote(came)}, wanted a JSON object")
             items.append(one(value or b""))
         except InvalidInput as failure:
             refused[place] = failure
@@ -245,7 +299,7 @@ def key_of(event_id: str | int) -> int:
 
 
 def keys_of(event_ids: Sequence[str | int]) -> npt.NDArray[np.int64]:
-    """The key of each of many event ids, as :func:`key_of` gives it.
+    """The key of each of many event ids, as `key_of` gives it.
 
     Raises:
         ValueError: where one is too long, or empty.
@@ -321,13 +375,17 @@ def _explain(
     try:
         values = msgspec.json.decode(body)
     except UNREADABLE as failure:
-        return InvalidInput(f"body: {_lower(str(failure))}; wanted JSON with the fields {', '.join(fields)}")
+        return _unreadable(failure, fields)
     try:
         for i, item in enumerate(values if array else [values]):
             check(item, f"[{i}]" if array else "")
     except InvalidInput as invalid:
         return invalid
     return InvalidInput(f"body: wanted JSON with the fields {', '.join(fields)}")
+
+
+def _unreadable(failure: Exception, fields: tuple[str, ...]) -> InvalidInput:
+    return InvalidInput(f"body: {cut(_lower(str(failure)), 200)}; wanted JSON with the fields {', '.join(fields)}")
 
 
 def _lower(text: str) -> str:

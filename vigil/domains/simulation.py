@@ -189,7 +189,7 @@ class World:
 
 
 def simulate(seed: int, first_day: int, days: int, customers: int = 5000, terminals: int = 10000) -> Payments:
-    """Payments of the days [first_day, first_day + days) of the world of that seed; see :class:`World`."""
+    """Payments of the days [first_day, first_day + days) of the world of that seed; see `World`."""
     return World(seed, customers, terminals).payments(first_day, days)
 
 

@@ -1,7 +1,7 @@
 """What a domain is: one kind of event, declared once and used by training and serving alike.
 
 Nothing here computes. The features of a domain are instances of the classes in
-:mod:`vigil.domains.windows`; the kernel in :mod:`vigil.features` runs them.
+`vigil.domains.windows`; the kernel in `vigil.features` runs them.
 """
 
 from __future__ import annotations
@@ -212,6 +212,10 @@ def _position(name: str, known: list[str], what: str) -> int:
 
 def _check(domain: Domain) -> None:
     """Refuses a declaration that contradicts itself, naming the part."""
+    for part in ("entities", "numbers", "features"):
+        if not isinstance(given := getattr(domain, part), tuple):
+            got = type(given).__name__
+            raise ConfigError(f"domain {domain.name!r}: {part}: got the type {got}, wanted a tuple, such as (one,)")
     entities = [entity.name for entity in domain.entities]
     numbers = [number.name for number in domain.numbers]
     fields = ["event_id", "ts", *entities, *numbers]
@@ -246,6 +250,10 @@ def _check(domain: Domain) -> None:
         _position(reason.feature, earlier, f"domain {domain.name!r}: feature of reason {reason.code}")
     for name in (domain.policy.money, domain.policy.rules.number):
         domain.number(name)
+    if set(domain.example) != set(fields):
+        raise ConfigError(
+            f"domain {domain.name!r}: example has the fields {', '.join(domain.example)}, wanted {', '.join(fields)}"
+        )
 
 
 def quantise(values: np.ndarray, number: Number) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`python -m vigil.features.ahead`: makes the features' machine code ahead of time, beside this file; see `machine.py`.
+"""`python -m vigil.features.ahead`: makes the machine code of `compiled/` ahead of time; see `compiled/machine.py`.
 
 It takes numba, setuptools and a C++ compiler. NUMBA_CPU_NAME says for which processor; `generic`: any of the platform.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 from vigil import domains
 from vigil.errors import VigilError
-from vigil.features import machine
-from vigil.features.loaded import Loaded
+from vigil.features.compiled import machine
+from vigil.features.shared.cache import Loaded
 
 
 class NotCompiled(VigilError):
@@ -24,7 +24,7 @@ def signatures() -> dict[str, Any]:
     Raises:
         NotCompiled: where a function was called with other than one set of types, or not at all.
     """
-    for domain in domains.selected(""):
+    for domain in domains.select(""):
         loaded = Loaded(domain, b"")
         loaded.warm()
         loaded.store.compacted()
@@ -56,4 +56,4 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(__file__).parent)
+    make(Path(machine.__file__).parent)

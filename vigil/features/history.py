@@ -11,7 +11,7 @@ import numpy as np
 
 from vigil.domains.schema import MAX_KEY, MAX_TS_MS
 from vigil.domains.spec import Domain, Number
-from vigil.errors import DataError, shown
+from vigil.errors import DataError, quote
 
 if TYPE_CHECKING:
     import polars as pl
@@ -180,11 +180,11 @@ def _refuse(column: pl.Series, bad: np.ndarray, wanted: str, value: Callable[[An
     if bad.any():
         row = int(bad.argmax())
         got = value(column[row])
-        raise DataError(f"row {row + 1}, column {column.name}: got {shown(got)}, wanted {wanted}")
+        raise DataError(f"row {row + 1}, column {column.name}: got {quote(got)}, wanted {wanted}")
 
 
 def _refuse_type(column: pl.Series, wanted: str) -> DataError:
-    return DataError(f"row 1, column {column.name}: got {shown(column[0])} ({column.dtype}), wanted {wanted}")
+    return DataError(f"row 1, column {column.name}: got {quote(column[0])} ({column.dtype}), wanted {wanted}")
 
 
 def _keys(column: pl.Series) -> np.ndarray:

@@ -8,20 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import redis
 
 from vigil.domains.spec import Domain
 from vigil.errors import StateError
-from vigil.features import kernel, log
-from vigil.features.link import Command, shown
-from vigil.features.loaded import Loaded, Remembered, decode, moment
-from vigil.features.shared import SharedState, SharedStore
-from vigil.features.state import State, read_snapshot, seed, write_snapshot
-from vigil.features.store import MemoryStore
-from vigil.settings import MEMORY, Settings
+from vigil.features.compiled.state import Event
+from vigil.features.memory.durable import State, folder_of, read_snapshot, seed, write_snapshot
+from vigil.features.memory.store import MemoryStore
+from vigil.features.shared.cache import Loaded, Remembered, decode
+from vigil.features.shared.connection import Command
+from vigil.features.shared.store import SharedState, SharedStore
+from vigil.settings import MEMORY, Settings, redact
 
 PAGE = 1000  # keys of a round trip
 PATIENT_MS = 30_000  # nobody waits for an answer here
@@ -42,14 +41,14 @@ def export(domain: Domain, settings: Settings, folder: Path, progress: Progress)
         held.abandon()
         store = held.store
     else:
-        with opened(domain, settings) as shared:
-            store = gathered(shared.store, progress)
+        with connect(domain, settings) as shared:
+            store = gather(shared.store, progress)
     write_snapshot(store, folder)
     return store
 
 
 def load(domain: Domain, folder: Path) -> MemoryStore:
-    """The state of a snapshot that :func:`export` wrote.
+    """The state of a snapshot that `export` wrote.
 
     Raises:
         StateError: where there is none, or it is damaged or of another domain or feature spec.
@@ -64,7 +63,7 @@ def load(domain: Domain, folder: Path) -> MemoryStore:
     return store
 
 
-def put(store: MemoryStore, settings: Settings, replace: bool, progress: Progress) -> bool:
+def install(store: MemoryStore, settings: Settings, replace: bool, progress: Progress) -> bool:
     """Makes `store` the state that `settings` name.
 
     Args:
@@ -80,28 +79,28 @@ def put(store: MemoryStore, settings: Settings, replace: bool, progress: Progres
     """
     if settings.state_url == MEMORY:
         return seed(store, settings, replace)
-    with opened(store.domain, settings) as shared:
+    with connect(store.domain, settings) as shared:
         for keys in pages(shared.store):
             if not replace:
                 return False
             shared.store.link.call([(_bucket(key), ("UNLINK", key)) for key in keys])
-        spread(store, shared.store, progress)
+        scatter(store, shared.store, progress)
     return True
 
 
-def place(domain: Domain, settings: Settings) -> str:
+def location(domain: Domain, settings: Settings) -> str:
     """Where `settings` say the state of a domain is, for people."""
     if settings.state_url == MEMORY:
-        return str(settings.state_dir / "features" / domain.name)
-    return shown(settings.state_url)
+        return str(folder_of(domain, settings))
+    return redact(settings.state_url)
 
 
 def size(store: MemoryStore) -> int:
     """Entities and remembered events of a state."""
-    return store.count + int(store.head[kernel.H_RING_TAIL] - store.head[kernel.H_RING_HEAD])
+    return store.count + store.state.remembered
 
 
-def opened(domain: Domain, settings: Settings) -> SharedState:
+def connect(domain: Domain, settings: Settings) -> SharedState:
     """The shared state of a domain, with patience."""
     patience_ms = max(settings.state_timeout_ms, PATIENT_MS)
     return SharedState(domain, settings.model_copy(update={"state_timeout_ms": patience_ms}))
@@ -112,11 +111,11 @@ def pages(shared: SharedStore) -> Iterator[list[bytes]]:
     shared.link.call([])  # refuses where nobody answers
     for pool in shared.link.masters():
         scan = redis.Redis(connection_pool=pool).scan_iter(shared.prefix + b"*", PAGE)
-        while found := shared.link.bounded(partial(_some, scan)):
+        while found := shared.link.within_timeout(partial(_some, scan)):
             yield found
 
 
-def gathered(shared: SharedStore, progress: Progress) -> MemoryStore:
+def gather(shared: SharedStore, progress: Progress) -> MemoryStore:
     """All that the servers hold, as a memory store; nobody should write meanwhile."""
     loaded = Loaded(shared.domain, shared.prefix)
     pattern = re.compile(re.escape(shared.prefix) + rb"\{\d+\}(e|\d+):(.*)", re.DOTALL)
@@ -142,41 +141,25 @@ def gathered(shared: SharedStore, progress: Progress) -> MemoryStore:
 
 
 def _remember(store: MemoryStore, events: dict[int, Remembered]) -> None:
-    """Fills the ring of a store that has its entities."""
-    domain = store.domain
-    newest = max((event.ts_ms or 0 for event in events.values()), default=0)
+    """Has a store that has its entities remember events."""
+    newest_ms = max((event.ts_ms or 0 for event in events.values()), default=0)
 
-    def age(item: tuple[int, Remembered]) -> tuple[bool, int]:  # those without features are forgotten first
-        event = item[1]
-        return event.ts_ms is None or len(event.features) > 0, newest if event.ts_ms is None else event.ts_ms
+    def age(event: Event) -> tuple[bool, int]:  # those without features are forgotten first
+        return event.ts_ms is None or len(event.features) > 0, newest_ms if event.ts_ms is None else event.ts_ms
 
-    kept = sorted(events.items(), key=age)[-domain.most_remembered :]
-    length = 16
-    while length <= len(kept):
-        length *= 2
-    store.ring = np.zeros((length, kernel.R_ROWS + len(domain.entities)), np.int64)
-    store.features = np.zeros((length, len(domain.features)), np.float32)
-    answered = 0
-    for slot, (key, event) in enumerate(kept):
-        waits = event.ts_ms is None
-        store.ring[slot, : kernel.R_ROWS] = key, moment(event, newest)
-        for e, name in enumerate(event.keys):
-            row = store.rows[e].get(name)
-            store.ring[slot, kernel.R_ROWS + e] = store.add_row(e, name) if row is None else row
-        if len(event.features):
-            store.features[slot] = event.features
-        elif not waits:
-            answered = slot + 1
-    store.head[kernel.H_RING_HEAD], store.head[kernel.H_RING_TAIL] = 0, len(kept)
-    store.head[kernel.H_FEATURES_HEAD], store.head[kernel.H_NEWEST] = answered, newest
-    store._index()
-    store.run(np.empty((0, store.columns), np.int64))  # makes room for entities of which only the name is known
+    found = [
+        Event(
+            key, event.label, event.ts_ms, event.features, [store.row_of(e, name) for e, name in enumerate(event.keys)]
+        )
+        for key, event in events.items()
+    ]
+    store.state.remember(sorted(found, key=age)[-store.domain.most_remembered :], newest_ms)
+    store.state.reserve(store.count)  # also for entities of which only the name is known
 
 
-def spread(store: MemoryStore, shared: SharedStore, progress: Progress) -> None:
+def scatter(store: MemoryStore, shared: SharedStore, progress: Progress) -> None:
     """Writes all of a memory store to the servers, over what is there."""
-    loaded = Loaded(store.domain, shared.prefix)
-    loaded.store, token = store, secrets.randbits(62)
+    loaded, token = Loaded(store.domain, shared.prefix, store), secrets.randbits(62)
     names: list[str] = [""] * store.count
     commands: list[Command] = []
     done = 0
@@ -194,7 +177,7 @@ def spread(store: MemoryStore, shared: SharedStore, progress: Progress) -> None:
     for e, rows in enumerate(store.rows):
         if not rows:
             continue
-        live = loaded.live(e, np.array(list(rows.values()), np.int64)).tolist()
+        live = loaded.state.count_live(e, np.array(list(rows.values()), np.int64)).tolist()
         for (key, row), count in zip(rows.items(), live, strict=True):
             names[row] = key
             _, bucket, name = loaded.name(e, key)
@@ -207,17 +190,9 @@ def spread(store: MemoryStore, shared: SharedStore, progress: Progress) -> None:
 
 
 def _remembered(store: MemoryStore, names: Sequence[str]) -> Iterator[tuple[int, Remembered]]:
-    head, mask, features_mask = store.head, len(store.ring) - 1, len(store.features) - 1
-    none: Any = np.empty(0, np.float32)
-    for sequence in range(int(head[kernel.H_RING_HEAD]), int(head[kernel.H_RING_TAIL])):
-        key, found, *rows = store.ring[sequence & mask].tolist()
-        label, ts_ms = log.label_of(found), found >> 3
-        if found & kernel.WAITS:
-            yield key, Remembered(label)
-            continue
-        kept = sequence >= head[kernel.H_FEATURES_HEAD]
-        features = store.features[sequence & features_mask].copy() if kept else none
-        yield key, Remembered(label, ts_ms, features, tuple(names[row] for row in rows))
+    for event in store.state.events():
+        keys = tuple(names[row] for row in event.rows)
+        yield event.key, Remembered(event.label, event.ts_ms, event.features, keys)
 
 
 def _some(keys: Iterator[bytes]) -> list[bytes]:

@@ -74,7 +74,7 @@ class Known:
             needs_features: also of the rules tier, whose decisions need none.
         """
         found = []
-        for record in _decoded(lines):
+        for record in _decode(lines):
             if record is None:
                 left_out[NO_RECORD] += 1
             elif record.domain != self.domain.name:
@@ -96,7 +96,7 @@ class Known:
         return ""
 
 
-def _decoded(lines: Sequence[bytes]) -> list[Record | None]:
+def _decode(lines: Sequence[bytes]) -> list[Record | None]:
     joined = b"\n".join(lines)
     if joined.count(b"\n") == len(lines) - 1:
         with suppress(*UNREADABLE):
@@ -149,16 +149,16 @@ class Rerun:
         if not records:
             return []
         risks = session.run(rows).tolist()
-        return self._compared(records, self._decider.decide(records, risks, rows, session.tag))
+        return self._compare(records, self._decider.decide(records, risks, rows, session.tag))
 
     def _by_rules(self, records: list[Record]) -> list[Difference]:
         events = self._schema.decode_each([bytes(record.event) for record in records])
         good = [not isinstance(event, InvalidInput) for event in events]
         if not all(good):
             self.tally.left_out["of the rules tier with an event that cannot be"] += good.count(False)
-        return self._compared(list(compress(records, good)), self._rules.decide(list(compress(events, good))))
+        return self._compare(list(compress(records, good)), self._rules.decide(list(compress(events, good))))
 
-    def _compared(self, records: Sequence[Record], now: Sequence[Decision]) -> list[Difference]:
+    def _compare(self, records: Sequence[Record], now: Sequence[Decision]) -> list[Difference]:
         before, after = (np.array([each.risk for each in side], np.float64) for side in (records, now))
         same_risk = before.view(np.int64) == after.view(np.int64)
         policy = self._domain.policy.version
@@ -202,7 +202,7 @@ def sound(records: list[Record], left_out: Counter[str]) -> tuple[list[Record], 
     return [record for record, kept in zip(records, good.tolist(), strict=True) if kept], rows[good]
 
 
-def shown(difference: Difference) -> dict[str, Any]:
+def as_dict(difference: Difference) -> dict[str, Any]:
     """A difference as it is written to a file: the event's id, then what was decided before and now."""
     record, now = difference.record, difference.now
     before = {"risk": record.risk, "action": record.action, "reasons": record.reasons, "model": record.model}

@@ -12,14 +12,14 @@ from vigil.domains.spec import Domain
 from vigil.errors import ConfigError, DataError
 from vigil.progress import Steps
 from vigil.replay import report, sources
-from vigil.replay.rerun import Rerun, shown
+from vigil.replay.rerun import Rerun, as_dict
 from vigil.replay.whatif import WhatIf
 from vigil.scoring.session import Session
 from vigil.stream.endpoints import check_apart
 from vigil.stream.files import JsonLinesOut
 
 
-def again(domain: Domain, source: str, to: Path | None, console: Console) -> bool:
+def replay(domain: Domain, source: str, to: Path | None, console: Console) -> bool:
     """Runs records again as they were decided, and prints what came of it.
 
     Args:
@@ -41,7 +41,7 @@ def again(domain: Domain, source: str, to: Path | None, console: Console) -> boo
     return not rerun.tally.different
 
 
-def otherwise(domain: Domain, source: str, model: str, labels: str, to: Path | None, console: Console) -> None:
+def what_if(domain: Domain, source: str, model: str, labels: str, to: Path | None, console: Console) -> None:
     """Decides records anew by a model and the domain's present policy, and prints what changes.
 
     Args:
@@ -71,7 +71,7 @@ def _run(runner: Rerun | WhatIf, source: str, to: Path | None, console: Console)
         for batch, reached in lines.batches(sources.BATCH):
             changed = runner.add(batch)
             if out:
-                out.write([encode(shown(each)) for each in changed])
+                out.write([encode(as_dict(each)) for each in changed])
             done(reached)
     if out:
         out.close()

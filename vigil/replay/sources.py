@@ -62,11 +62,12 @@ def lines(address: str) -> Lines:
     """
     if address.startswith("kafka://"):
         try:
-            from vigil.stream.kafka.clients import Topic, read_properties
-            from vigil.stream.kafka.whole import WholeTopic
+            from vigil.stream.kafka.config import read_properties
+            from vigil.stream.kafka.topic_reader import TopicReader
+            from vigil.stream.topics import Topic
         except ModuleNotFoundError as missing:
             raise ConfigError(f"{missing.name} is not installed: pip install 'vigil[stream]'") from None
-        return WholeTopic(Topic.parse(address), read_properties(settings.load().kafka_properties))
+        return TopicReader(Topic.parse(address), read_properties(settings.load().kafka_properties))
     path = Path(address) if address else folder(settings.load())
     if path.is_dir() or not address:
         archive = Archive(path)
@@ -93,7 +94,7 @@ def labels(address: str) -> dict[str, int]:
     """The labels of events by their ids as text; of an event labelled twice, the last, as in the feature state.
 
     Raises:
-        ConfigError, DataError, Unavailable: as :func:`lines`; DataError for what is no label, with its number.
+        ConfigError, DataError, Unavailable: as `lines`; DataError for what is no label, with its number.
     """
     found: dict[str, int] = {}
     decode = msgspec.json.Decoder(Feedback).decode

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from vigil import tracing
 from vigil.errors import Overloaded
-from vigil.metrics import BatchMetrics
+from vigil.observe import tracing
+from vigil.observe.metrics import BatchMetrics
 from vigil.scoring.caller import Caller
 from vigil.scoring.pace import Pace
 from vigil.scoring.queue import Entry, Priority, Queue, too_late
@@ -85,15 +85,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
         self._clear_rows = 0  # so many are known to be within the limits, without a look at the sizes
         self._busy = False  # a turn is booked, or a batch is in the thread
 
-    def submit(
-        self, item: Item, rows: int = 1, priority: Priority = Priority.LIVE, deadline_s: float | None = None
-    ) -> asyncio.Future[Result]:
-        """As :meth:`put`, for who can await the result."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.put(item, future, rows, priority, deadline_s)
-        return future
-
-    def put(
+    def enqueue(
         self,
         item: Item,
         caller: Caller[Result],
@@ -177,21 +169,21 @@ class Batcher(Generic[Item, Load, Output, Result]):
             if self._waits or self._compute_pace.slow(rows):
                 if self._thread is None:
                     self._thread = ThreadPoolExecutor(1, "vigil-model")
-                running = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, load)
-                running.add_done_callback(lambda done: self._computed(batch, rows, load, prepared_s, done))
+                running = asyncio.get_running_loop().run_in_executor(self._thread, self._time, load)
+                running.add_done_callback(lambda done: self._on_computed(batch, rows, load, prepared_s, done))
                 return
-            output, compute_s = self._timed(load)
+            output, compute_s = self._time(load)
             self._answer(batch, rows, load, output, prepared_s, compute_s)
         except Exception as failure:
-            self._failed(batch, failure)
+            self._on_failure(batch, failure)
         self._go_on()
 
-    def _timed(self, load: Load) -> tuple[Output, float]:
+    def _time(self, load: Load) -> tuple[Output, float]:
         started_s = self._clock_s()
         output = self._compute(load)
         return output, self._clock_s() - started_s
 
-    def _computed(
+    def _on_computed(
         self,
         batch: list[Entry[Item, Result]],
         rows: int,
@@ -203,7 +195,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
             output, compute_s = done.result()
             self._answer(batch, rows, load, output, prepared_s, compute_s)
         except Exception as failure:
-            self._failed(batch, failure)
+            self._on_failure(batch, failure)
         self._go_on()
 
     def _answer(
@@ -233,9 +225,9 @@ class Batcher(Generic[Item, Load, Output, Result]):
         at_s = computed_s - compute_s
         times = tracing.Times(at_s - prepared_s, at_s, computed_s, self._clock_s())
         sampled = [(entry.trace, entry.submitted_s) for entry in batch if entry.trace]
-        tracing.ran(self._metrics.domain, self._metrics.what, sampled, len(batch), rows, times)
+        tracing.trace_batch(self._metrics.domain, self._metrics.what, sampled, len(batch), rows, times)
 
-    def _failed(self, batch: list[Entry[Item, Result]], failure: Exception) -> None:
+    def _on_failure(self, batch: list[Entry[Item, Result]], failure: Exception) -> None:
         if len(batch) > 1:
             self._queue.put_alone(batch)
         elif not batch[0].caller.done():

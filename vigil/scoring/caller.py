@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from vigil.errors import Overloaded
 
 Result = TypeVar("Result")
 Given = TypeVar("Given", contravariant=True)
@@ -21,6 +24,87 @@ class Caller(Protocol[Given]):
     def set_result(self, result: Given, /) -> None: ...
 
     def set_exception(self, failure: Exception, /) -> None: ...
+
+
+def future_of(begin: Callable[[Caller[Result]], None]) -> asyncio.Future[Result]:
+    """A future of what `begin` lets a caller have; for code that awaits it. Needs a running loop."""
+    future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    begin(future)
+    return future
+
+
+# Rows of a large call that are worked on at once, so that small ones have their turn in between.
+PIECE_ROWS = 128
+PAUSE_S = 0.005
+LOOK_S = 0.05  # how often it is looked whether the caller of a large call is still there
+_running: set[asyncio.Task[Any]] = set()
+
+
+def pieces(count: int) -> Iterator[slice]:
+    """Places of the pieces of `count` rows."""
+    return (slice(start, start + PIECE_ROWS) for start in range(0, count, PIECE_ROWS))
+
+
+def run_for(caller: Caller[Result], work: Coroutine[Any, Any, Result]) -> None:
+    """Lets a caller have what a coroutine returns or raises. Needs a running loop, which it shall often let go on.
+
+    The coroutine is cancelled soon after its caller has gone: what it holds counts against no budget any more.
+    """
+    loop = asyncio.get_running_loop()
+
+    def give(task: asyncio.Task[Result]) -> None:
+        _running.discard(task)
+        if task.cancelled() or caller.done():
+            if not task.cancelled():
+                task.exception()  # looked at, so that asyncio does not report it as lost
+            return
+        failure = task.exception()
+        if failure is None:
+            caller.set_result(task.result())
+        elif isinstance(failure, Exception):
+            caller.set_exception(failure)
+
+    def look() -> None:
+        if caller.done():
+            task.cancel()
+        elif not task.done():
+            loop.call_later(LOOK_S, look)
+
+    task = loop.create_task(work)
+    _running.add(task)  # the loop does not hold it
+    task.add_done_callback(give)
+    loop.call_later(LOOK_S, look)
+
+
+async def one_by_one(
+    parts: Sequence[slice], begin: Callable[[slice, Caller[Result]], None], caller: Caller[Any]
+) -> list[Result]:
+    """The results of pieces, each begun when the one before has its result.
+
+    What has no room, once the first was taken, waits for it.
+
+    Args:
+        parts: places of the pieces.
+        begin: lets a caller have the result of a piece, or raises Overloaded.
+        caller: who waits for all; once it is gone, no other piece is begun.
+
+    Raises:
+        Overloaded: where there is no room for the first.
+    """
+    results = list[Result]()
+    for part in parts:
+        while not caller.done():
+            future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            try:
+                begin(part, future)
+            except Overloaded:
+                if not results:
+                    raise
+                await asyncio.sleep(PAUSE_S)
+                continue
+            results.append(await future)
+            break
+    return results
 
 
 class Then(Generic[Result, Answer]):

@@ -84,7 +84,7 @@ def part(batch: Sequence[Query], joined: Joined, ran: Ran) -> list[Rows]:
     began_ns, statistics = perf_counter_ns(), batch[0].statistics
     if isinstance(ran.risks, InvalidInput):
         if len(batch) == 1:  # of several, each is tried alone
-            statistics.failed(began_ns - batch[0].submitted_ns)
+            statistics.count_failure(began_ns - batch[0].submitted_ns)
         raise ran.risks
     parts, start = [], 0
     for query in batch:
@@ -93,5 +93,5 @@ def part(batch: Sequence[Query], joined: Joined, ran: Ran) -> list[Rows]:
         start = end
     times_ns = joined.joined_ns - joined.started_ns, ran.took_ns, perf_counter_ns() - began_ns
     waited_ns = len(batch) * joined.started_ns - sum(query.submitted_ns for query in batch)
-    statistics.ran(len(batch), len(joined.rows), waited_ns, times_ns)
+    statistics.count_execution(len(batch), len(joined.rows), waited_ns, times_ns)
     return parts

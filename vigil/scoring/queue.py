@@ -8,13 +8,14 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from vigil.errors import DeadlineExceeded
+from vigil.observe.tracing import Trace
 from vigil.scoring.caller import Caller
-from vigil.tracing import Trace
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BULK_WAIT_S = 0.05
+LIVE_ROWS = 16  # a call with more rows is bulk, and lets the smaller ones pass
 
 
 class Priority(IntEnum):
@@ -22,6 +23,11 @@ class Priority(IntEnum):
 
     LIVE = 0
     BULK = 1
+
+    @classmethod
+    def of(cls, rows: int) -> Priority:
+        """Of a call with so many rows."""
+        return cls.LIVE if rows <= LIVE_ROWS else cls.BULK
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +75,7 @@ class Queue(Generic[Item, Result]):
     def take(self, now_s: float) -> list[Entry[Item, Result]]:
         """The next batch. Callers that have gone are dropped, those too late get DeadlineExceeded."""
         while self._alone:
-            if self._wanted(self._alone[0], now_s):
+            if self._is_wanted(self._alone[0], now_s):
                 return [self._pop(self._alone)]
             self._pop(self._alone)
         batch: list[Entry[Item, Result]] = []
@@ -80,7 +86,7 @@ class Queue(Generic[Item, Result]):
                 if batch and total + queue[0].rows > self._max_batch:
                     return batch
                 entry = self._pop(queue)
-                if self._wanted(entry, now_s):
+                if self._is_wanted(entry, now_s):
                     batch.append(entry)
                     total += entry.rows
         return batch
@@ -91,7 +97,7 @@ class Queue(Generic[Item, Result]):
         return entry
 
     @staticmethod
-    def _wanted(entry: Entry[Item, Result], now_s: float) -> bool:
+    def _is_wanted(entry: Entry[Item, Result], now_s: float) -> bool:
         if entry.caller.done():
             return False
         if entry.deadline_s is not None and now_s >= entry.deadline_s:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import model_store
 from model_store import Manifest
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidInput, ModelRefused, NotFound, shown
+from vigil.errors import InvalidInput, ModelRefused, NotFound, quote
 
 Rows = npt.NDArray[np.float32]
 
@@ -135,13 +135,13 @@ class Session:
             raise InvalidInput(f"features: got shape {list(rows.shape)}, wanted [n, {width}] with n >= 1")
         if not np.isfinite(rows).all():
             i, j = np.argwhere(~np.isfinite(rows))[0]
-            value = shown(float(rows[i, j]))
+            value = quote(float(rows[i, j]))
             raise InvalidInput(f"features[{i}].{self.feature_names[j]}: got {value}, wanted a finite float32")
         step = self.max_batch
-        parts = [self._filled(rows[start : start + step]) for start in range(0, len(rows), step)]
+        parts = [self._fill(rows[start : start + step]) for start in range(0, len(rows), step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _filled(self, rows: Rows) -> Rows:
+    def _fill(self, rows: Rows) -> Rows:
         n = len(rows)
         if n % self._fill_to:
             padded = np.zeros((n + -n % self._fill_to, rows.shape[1]), np.float32)

@@ -46,11 +46,11 @@ class Statistics:
         self.compute = Batches()
         self.by_size: dict[int, Batches] = {}
 
-    def failed(self, ns: int) -> None:
+    def count_failure(self, ns: int) -> None:
         """Counts one request the model refused, `ns` after it was submitted."""
         self.fail.add(1, ns)
 
-    def ran(self, requests: int, rows: int, waited_ns: int, times_ns: tuple[int, int, int]) -> None:
+    def count_execution(self, requests: int, rows: int, waited_ns: int, times_ns: tuple[int, int, int]) -> None:
         """Counts one execution.
 
         Args:

@@ -32,7 +32,7 @@ class JsonLines:
 
     def __init__(self, path: Path | None) -> None:
         self.guarantee = Guarantee.AT_LEAST_ONCE if path else Guarantee.AT_MOST_ONCE
-        self._file: BinaryIO = _opened(path, "rb") if path else sys.stdin.buffer
+        self._file: BinaryIO = _open(path, "rb") if path else sys.stdin.buffer
 
     def batches(self, size: int) -> Iterator[Batch]:
         """As the protocol says. Empty lines are passed over, but counted."""
@@ -88,7 +88,7 @@ class JsonLinesOut:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._file: BinaryIO = _opened(path, "wb") if path else sys.stdout.buffer
+        self._file: BinaryIO = _open(path, "wb") if path else sys.stdout.buffer
 
     def write(self, records: Sequence[bytes]) -> None:
         """As the protocol says."""
@@ -127,7 +127,7 @@ class ParquetOut:
         import polars as pl
 
         self._path, self._frames = path, list[pl.DataFrame]()
-        _opened(path.with_name(path.name + ".new"), "wb").close()
+        _open(path.with_name(path.name + ".new"), "wb").close()
 
     def write(self, records: Sequence[bytes]) -> None:
         """As the protocol says."""
@@ -179,7 +179,7 @@ def sink(address: str) -> Sink:
     return JsonLinesOut(Path(address)) if suffix(address) == ".jsonl" else ParquetOut(Path(address))
 
 
-def _opened(path: Path, mode: str) -> BinaryIO:
+def _open(path: Path, mode: str) -> BinaryIO:
     try:
         if "w" in mode:
             path.parent.mkdir(parents=True, exist_ok=True)

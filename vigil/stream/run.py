@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from vigil import settings
 from vigil.domains.schema import Schema
@@ -11,60 +10,46 @@ from vigil.domains.spec import Domain
 from vigil.engine import Engine
 from vigil.errors import ConfigError
 from vigil.features.history import parse_columns
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 from vigil.stream import files
 from vigil.stream.endpoints import Guarantee, Sink, Source, check_apart
 from vigil.stream.flow import clock_ms, flow, to_stderr
 from vigil.stream.scorer import Scorer
+from vigil.stream.topics import Topic, Topics
 
 
-@dataclass(frozen=True)
-class Names:
-    """Of Kafka's topics and group, beside the two that are addressed."""
-
-    group: str = "vigil"
-    feedback: str = "vigil.feedback"
-    alerts: str = "vigil.alerts"
-    dead: str = "vigil.dead-letter"
-
-
-def kafka(domain: Domain, source: str, sink: str, names: Names, with_features: bool, stop_at_end: bool) -> str:
+def kafka(domain: Domain, topics: Topics, with_features: bool, stop_at_end: bool) -> str:
     """Scores a topic into a topic, each event exactly once, until it is stopped.
 
     Returns:
         what was done, in a line.
 
     Raises:
-        ConfigError: for an address that is none, or where the package is missing.
+        ConfigError: where the package is missing, or topics contradict each other.
         Unavailable, StateError, StreamError: where a worker cannot begin, or cannot go on.
     """
     try:
-        from vigil.stream.kafka.clients import Topic
-        from vigil.stream.kafka.open import work
-        from vigil.stream.kafka.worker import Topics
+        from vigil.stream.kafka.run_worker import run_worker
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed: pip install 'vigil[stream]'") from None
-    events, to = Topic.parse(source), Topic.parse(sink)
-    topics = Topics(events, names.feedback, to.name, names.alerts, names.dead)
-    decided = work(domain, settings.load(), topics, to, names.group, with_features, stop_at_end)
+    decided = run_worker(domain, settings.load(), topics, with_features, stop_at_end)
     return f"{decided:,} decisions; delivered {Guarantee.EXACTLY_ONCE}"
 
 
-def replay_dead_letters(source: str, names: Names) -> str:
+def replay_dead_letters(letters: Topic, group: str) -> str:
     """Puts the dead letters back where they came from; says how many.
 
     Raises:
         ConfigError, Unavailable, StreamError: where they cannot be read or put back.
     """
-    from vigil.stream.kafka.clients import Topic, read_properties
-    from vigil.stream.kafka.dead import replay
+    from vigil.stream.kafka.config import read_properties
+    from vigil.stream.kafka.dead_letters import replay
 
-    letters = Topic(Topic.parse(source).brokers, names.dead)
-    count = replay(letters, names.group, read_properties(settings.load().kafka_properties), lambda: False)
+    count = replay(letters, group, read_properties(settings.load().kafka_properties), lambda: False)
     return f"{count:,} dead letters put back where they came from"
 
 
-def rebuilt(domain: Domain, source: str, feedback: str, progress: Callable[[int], None]) -> MemoryStore:
+def rebuild(domain: Domain, source: str, feedback: str, progress: Callable[[int], None]) -> MemoryStore:
     """The feature state after all that a topic of events, and one of labels, hold.
 
     Raises:
@@ -72,12 +57,12 @@ def rebuilt(domain: Domain, source: str, feedback: str, progress: Callable[[int]
     """
     try:
         from vigil.stream.kafka import rebuild
-        from vigil.stream.kafka.clients import Topic, read_properties
+        from vigil.stream.kafka.config import read_properties
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed: pip install 'vigil[stream]'") from None
     found, events = settings.load(), Topic.parse(source)
     labels, latest_ms = Topic(events.brokers, feedback), clock_ms() + found.max_future_s * 1000
-    return rebuild.rebuilt(domain, events, labels, read_properties(found.kafka_properties), latest_ms, progress)
+    return rebuild.rebuild(domain, events, labels, read_properties(found.kafka_properties), latest_ms, progress)
 
 
 def embedded(
@@ -125,18 +110,18 @@ def _is_topic(address: str) -> bool:
 
 
 def _topic_events(address: str, domain: Domain, stop_at_end: bool) -> Source:
-    from vigil.stream.kafka.clients import Topic, read_properties
-    from vigil.stream.kafka.ends import TopicEvents
-    from vigil.stream.kafka.lanes import Lanes
+    from vigil.stream.kafka.config import read_properties
+    from vigil.stream.kafka.event_order import EventOrder
+    from vigil.stream.kafka.topic_endpoints import TopicEvents
 
     chosen = settings.load()
-    lanes = Lanes(chosen.stream_align_ms / 1000, chosen.max_future_s * 1000)
+    order = EventOrder(chosen.stream_align_ms / 1000, chosen.max_future_s * 1000)
     properties = read_properties(chosen.kafka_properties)
-    return TopicEvents(Topic.parse(address), Schema(domain), properties, lanes, stop_at_end)
+    return TopicEvents(Topic.parse(address), Schema(domain), properties, order, stop_at_end)
 
 
 def _topic_out(address: str, domain: Domain) -> Sink:
-    from vigil.stream.kafka.clients import Topic, read_properties
-    from vigil.stream.kafka.ends import TopicOut
+    from vigil.stream.kafka.config import read_properties
+    from vigil.stream.kafka.topic_endpoints import TopicOut
 
     return TopicOut(Topic.parse(address), read_properties(settings.load().kafka_properties), domain.entities[0].name)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vigil.decisions import record
 from vigil.engine import Engine
 from vigil.errors import InvalidEvent, InvalidInput
 
@@ -49,12 +48,12 @@ class Scorer:
 
         Args:
             values: JSON of one event each.
-            events: what :meth:`decode` made of it.
+            events: what `decode` made of it.
             now_ms: the time, epoch milliseconds UTC: what is too far ahead of it is refused.
         """
         if set(map(type, events)) == {self.engine.schema.struct}:
             try:
-                return self._scored(events, values, range(len(events)), {}, now_ms)
+                return self._score_all(events, values, range(len(events)), {}, now_ms)
             except InvalidEvent:  # a value that cannot be: find whose, and score the others
                 pass
         places, refused = list[int](), dict[int, InvalidInput]()
@@ -65,9 +64,9 @@ class Scorer:
             else:
                 places.append(place)
         good = [events[place] for place in places]
-        return self._scored(good, [values[place] for place in places], places, refused, now_ms)
+        return self._score_all(good, [values[place] for place in places], places, refused, now_ms)
 
-    def _scored(
+    def _score_all(
         self,
         events: Sequence[object],
         values: Sequence[bytes | None],
@@ -78,12 +77,6 @@ class Scorer:
         if not events:
             return Outcome(refused=refused)
         scored = self.engine.decide(events, now_ms)
-        records = record.encoded(
-            self.engine.domain,
-            scored.session.digest if scored.session else "",
-            scored.decisions,
-            values,  # type: ignore[arg-type]
-            scored.features if self.with_features else None,
-        )
+        records = self.engine.records(scored, values, self.with_features)  # type: ignore[arg-type]
         blocked = [i for i, decision in enumerate(scored.decisions) if decision.action == self._block]
         return Outcome(places, records, blocked, refused)

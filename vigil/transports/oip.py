@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vigil import __version__
-from vigil.errors import InvalidInput, NotFound, shown
+from vigil.errors import InvalidInput, NotFound, quote
+from vigil.scoring.session import stored_versions
 
 if TYPE_CHECKING:
     from vigil.engine import Engine
@@ -30,9 +31,9 @@ def model_of(engine: Engine, version: str) -> Session:
         Unavailable: without a model.
         NotFound: for another version, listing the loaded one.
     """
-    session = engine.model()
+    session = engine.model.current()
     if version and version != session.version:
-        raise NotFound(f"no version {version!r} of model {engine.domain.name!r}; there are {session.version}")
+        raise NotFound(f"no version {quote(version)} of model {engine.domain.name!r}; there are {session.version}")
     return session
 
 
@@ -73,13 +74,13 @@ def index(engines: Iterable[Engine], ready: bool) -> list[dict[str, str]]:
     """
     entries = []
     for engine in engines:
-        name, session = engine.domain.name, engine.session
+        name, session = engine.domain.name, engine.model.session
         loaded = session.version if session else ""
-        for version in sorted({*engine.stored_versions(), loaded} - {""}) or [""]:
+        for version in sorted({*stored_versions(engine.domain), loaded} - {""}) or [""]:
             if version and version == loaded:
                 entries.append({"name": name, "version": version, "state": "READY", "reason": ""})
             elif not ready:
-                reason = f"version {loaded} is loaded" if loaded else engine.problem
+                reason = f"version {loaded} is loaded" if loaded else engine.model.problem
                 entries.append({"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason})
     return entries
 
@@ -90,10 +91,10 @@ def statistics(engine: Engine, version: str) -> list[dict[str, Any]]:
     Raises:
         NotFound: for a version that never was loaded, listing those that were.
     """
-    name, known = engine.domain.name, engine.statistics
+    name, known = engine.domain.name, engine.model.statistics
     if version and version not in known:
         raise NotFound(
-            f"no statistics of version {version!r} of model {name!r}; there are {', '.join(known) or 'none'}"
+            f"no statistics of version {quote(version)} of model {name!r}; there are {', '.join(known) or 'none'}"
         )
     return [
         {
@@ -129,7 +130,7 @@ def deadline_s(timeout_us: object, started_s: float, until_s: float | None = Non
     if timeout_us is None:
         return until_s
     if not isinstance(timeout_us, int) or isinstance(timeout_us, bool) or not 0 <= timeout_us < 1 << 63:
-        raise InvalidInput(f"parameters.timeout: got {shown(timeout_us)}, wanted whole microseconds")
+        raise InvalidInput(f"parameters.timeout: got {quote(timeout_us)}, wanted whole microseconds")
     if timeout_us == 0:
         return until_s
     own_s = started_s + timeout_us * 1e-6
@@ -140,22 +141,22 @@ def check_load(parameters: Iterable[str]) -> None:
     """Raises InvalidInput for a load that brings its own files: only what the store holds can be verified."""
     for name in parameters:
         if name == "config" or name.startswith("file:"):
-            raise InvalidInput(f"parameters: got {shown(name)}, wanted none: the model store says what is loaded")
+            raise InvalidInput(f"parameters: got {quote(name)}, wanted none: the model store says what is loaded")
 
 
 def check_parameters(where: str, parameters: Mapping[str, object]) -> None:
     """Raises InvalidInput for a tensor's parameters that ask for what is not offered; others are ignored."""
     for name in UNSUPPORTED & parameters.keys():
-        raise InvalidInput(f"{where}: parameters: got {shown(name)}, which is not offered; wanted data in the request")
+        raise InvalidInput(f"{where}: parameters: got {quote(name)}, which is not offered; wanted data in the request")
 
 
 def check_names(session: Session, inputs: Sequence[str], outputs: Iterable[str]) -> None:
     """Raises InvalidInput unless there is exactly the declared input, and no output but the declared one."""
     if list(inputs) != [session.input_name]:
-        raise InvalidInput(f"inputs: got {shown(list(inputs))}, wanted one tensor named {session.input_name!r}")
+        raise InvalidInput(f"inputs: got {quote(list(inputs))}, wanted one tensor named {session.input_name!r}")
     for name in outputs:
         if name != session.output_name:
-            raise InvalidInput(f"outputs: got {shown(name)}, wanted {session.output_name!r}")
+            raise InvalidInput(f"outputs: got {quote(name)}, wanted {session.output_name!r}")
 
 
 def check_tensor(session: Session, datatype: str, shape: Sequence[int], count: int) -> None:
@@ -165,9 +166,9 @@ def check_tensor(session: Session, datatype: str, shape: Sequence[int], count: i
         return
     where = f"input {session.input_name!r}"
     if datatype != DATATYPE:
-        raise InvalidInput(f"{where}: datatype: got {shown(datatype)}, wanted {DATATYPE}")
+        raise InvalidInput(f"{where}: datatype: got {quote(datatype)}, wanted {DATATYPE}")
     if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
-        raise InvalidInput(f"{where}: shape: got {shown(list(shape))}, wanted [n, {width}] with n >= 1")
+        raise InvalidInput(f"{where}: shape: got {quote(list(shape))}, wanted [n, {width}] with n >= 1")
     raise InvalidInput(f"{where}: data: got {count} values, wanted {shape[0] * width} for shape {list(shape)}")
 
 

@@ -11,9 +11,9 @@ from time import monotonic, perf_counter, time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from vigil import metrics
 from vigil.errors import StreamError
-from vigil.stream.kafka.clients import logger
+from vigil.observe import metrics
+from vigil.stream.kafka.config import logger, refused
 
 Headers = list[tuple[str, str | bytes | None]]
 ANSWER_S = 30.0
@@ -61,13 +61,15 @@ class Work:
     oldest_ms: int = 0
 
 
-def begun(make: Callable[[], Producer], stopped: Callable[[], bool] = lambda: False, patient: bool = False) -> Producer:
+def begin_writer(
+    make: Callable[[], Producer], stopped: Callable[[], bool] = lambda: False, patient: bool = False
+) -> Producer:
     """A transactional producer that has ended the transactions of the one before it, of the same name.
 
     Args:
         make: makes a producer, always of the same name.
         stopped: asked while the broker has not answered: whether that is not waited for any more.
-        patient: whether it is waited for until then; else for 30 s.
+        patient: whether it is waited for until then; else for 30 s, where it does not refuse before.
 
     Raises:
         StreamError: where the broker does not take it, or has not answered.
@@ -79,7 +81,9 @@ def begun(make: Callable[[], Producer], stopped: Callable[[], bool] = lambda: Fa
             return writer
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
-        if not error.retriable() or stopped() or (monotonic() > until_s and not patient):
+        writer.poll(0)  # has it say what was wrong
+        late = (monotonic() > until_s or refused()) and not patient
+        if not error.retriable() or stopped() or late:
             raise StreamError(f"no transactions: {error.str()}")
         if monotonic() > until_s:
             logger.warning("no transactions, asked again: %s", error.str())
@@ -94,11 +98,11 @@ class Commits:
     """Runs transactions in a thread of its own, one behind the other, while the next batch is scored.
 
     A transaction that fails is aborted; then `aborted` is set and everything handed over is dropped until
-    :meth:`begin_anew`. Whoever reads goes back to the committed offsets. What cannot be mended is raised by
+    `begin_anew`. Whoever reads goes back to the committed offsets. What cannot be mended is raised by
     the next call.
 
     Args:
-        writer: the transactional producer, of :func:`begun`.
+        writer: the transactional producer, of `begun`.
         reader: the consumer in whose name offsets are committed.
     """
 
@@ -136,7 +140,7 @@ class Commits:
         """Returns once all that was handed over is committed, or dropped.
 
         Raises:
-            StreamError: as :meth:`put`.
+            StreamError: as `put`.
         """
         done = self._queue.all_tasks_done
         while self._queue.unfinished_tasks:

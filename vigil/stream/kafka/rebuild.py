@@ -11,16 +11,16 @@ import numpy as np
 from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain
 from vigil.errors import InvalidEvent, InvalidInput
-from vigil.features import kernel
-from vigil.features.store import CHUNK, MemoryStore
-from vigil.stream.kafka.clients import Topic
-from vigil.stream.kafka.whole import WholeTopic
+from vigil.features.compiled import layout
+from vigil.features.memory.store import CHUNK, MemoryStore
+from vigil.stream.kafka.topic_reader import TopicReader
+from vigil.stream.topics import Topic
 
 BATCH = 5000
 Marks = dict[str, int]
 
 
-def rebuilt(
+def rebuild(
     domain: Domain,
     events: Topic,
     feedback: Topic,
@@ -48,11 +48,11 @@ def rebuilt(
         labels |= {key_of(item.event_id): item for item in store.schema.decode_feedback_each(values)[0]}
     read = _values(events, properties, marks, progress)
     batch = np.concatenate([store.pack([]), *(store.pack(_sound(store.schema, some, latest_ms)) for some in read)])
-    batch = batch[np.argsort(batch[:, kernel.B_TS], kind="stable")]
-    keys = batch[:, kernel.B_KEY].tolist()
-    batch[:, kernel.B_LABEL] = [labels[key].label if key in labels else -1 for key in keys]
+    batch = batch[np.argsort(batch[:, layout.B_TS], kind="stable")]
+    keys = batch[:, layout.B_KEY].tolist()
+    batch[:, layout.B_LABEL] = [labels[key].label if key in labels else -1 for key in keys]
     for start in range(0, len(batch), CHUNK):
-        store.run(batch[start : start + CHUNK])
+        store.apply(batch[start : start + CHUNK])
     known = set(keys)
     store.feedback([item for key, item in labels.items() if key not in known])
     store.marks.update(marks)
@@ -73,7 +73,7 @@ def _values(
     topic: Topic, properties: Mapping[str, str], marks: Marks, progress: Callable[[int], None]
 ) -> Iterator[list[bytes]]:
     """Values of all records that a topic has now; `marks` then say how far that was."""
-    whole = WholeTopic(topic, properties)
+    whole = TopicReader(topic, properties)
     for values, done in whole.batches(BATCH):
         progress(done)
         yield values

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from vigil import metrics
 from vigil.errors import InvalidInput, StreamError, Unavailable
-from vigil.stream.kafka.clients import Topic, check_reading, end_or_note, logger
+from vigil.observe import metrics
 from vigil.stream.kafka.commits import Commits, Headers, Stuck, Work
-from vigil.stream.kafka.dead import MOST_BYTES, letter, sizes
-from vigil.stream.kafka.lanes import Lanes
-from vigil.stream.kafka.places import Places
+from vigil.stream.kafka.config import check_reading, end_or_note, logger
+from vigil.stream.kafka.dead_letters import MOST_BYTES, letter, sizes
+from vigil.stream.kafka.event_order import EventOrder
+from vigil.stream.kafka.offsets import OffsetKeeper
 from vigil.stream.scorer import Scorer
+from vigil.stream.topics import Topics
 
 BATCH = 20_000  # of a backlog, in a transaction: half as many cost the broker a fifth more CPU an event
 BATCH_BYTES = 32 << 20  # and of large ones: what goes out of them must be taken within STUCK_S
@@ -24,17 +24,6 @@ READ_S = 0.1
 READ_MORE_S = 0.001
 LAG_EVERY_S = 1.0
 TRACE = "traceparent"
-
-
-@dataclass(frozen=True)
-class Topics:
-    """What a worker reads (`events`, `feedback`) and writes."""
-
-    events: Topic
-    feedback: str
-    decisions: str
-    alerts: str
-    dead: str
 
 
 class Worker:
@@ -45,8 +34,8 @@ class Worker:
         topics: what is read and written.
         reader: a consumer that has not subscribed yet.
         begin: makes a new producer and its transactions, which end those of the one before.
-        places: where each partition is to be read from.
-        lanes: keep the partitions side by side.
+        offsets: where each partition is to be read from.
+        order: merges the partitions by event time.
         stopped: asked between batches.
         stop_at_end: also stop once every partition has been read to its end.
     """
@@ -57,13 +46,13 @@ class Worker:
         topics: Topics,
         reader: Any,
         begin: Callable[[], Commits],
-        places: Places,
-        lanes: Lanes,
+        offsets: OffsetKeeper,
+        order: EventOrder,
         stopped: Callable[[], bool],
         stop_at_end: bool,
     ) -> None:
         self._scorer, self._engine, self._topics = scorer, scorer.engine, topics
-        self._reader, self._begin, self._places, self._lanes = reader, begin, places, lanes
+        self._reader, self._begin, self._keeper, self._order = reader, begin, offsets, order
         self._commits = begin()
         self._stopped, self._stop_at_end = stopped, stop_at_end
         self._labels_ended: set[int] = set()
@@ -79,9 +68,9 @@ class Worker:
         """
         self._reader.subscribe(
             [self._topics.events.name, self._topics.feedback],
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
-            on_lost=self._lost,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
         )
         while not self._stopped():
             try:
@@ -117,7 +106,7 @@ class Worker:
         labels, events, others = self._read()
         now_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
         if events:
-            self._lanes.add(events, self._decoded(events), now_ms)
+            self._order.add(events, self._decode(events), now_ms)
         for record in others:
             self._heed(record)
         told = self._look_at_ends(now_s)
@@ -126,15 +115,15 @@ class Worker:
             if labels:
                 self._learn(labels, work)
             # While a transaction is under way, the next one grows: small ones would wait in line behind it.
-            if self._lanes.waiting >= BATCH or self._commits.idle:
-                taken, events = self._lanes.take(BATCH, now_s)
+            if self._order.waiting >= BATCH or self._commits.idle:
+                taken, events = self._order.take(BATCH, now_s)
                 for part in _parts(taken):
                     if work.events:
                         self._hand_over(work)
                         work = Work()
                     self._score(taken[part], events[part], work, now_ms)
-            if told and not self._lanes.waiting:
-                self._places.settle_ends(work.offsets)
+            if told and not self._order.waiting:
+                self._keeper.settle_ends(work.offsets)
         except Unavailable as away:
             self._wait_for_state(away)
             return
@@ -148,7 +137,7 @@ class Worker:
         """Labels, events and what is neither, as far as they are there; waits a little where there are none."""
         reader = self._reader
         # Waiting is for `poll`: what `consume` finds besides records, such as the end of this worker, can get lost.
-        waiting = self._lanes.waiting
+        waiting = self._order.waiting
         first = reader.poll(READ_S if not waiting else READ_MORE_S if waiting < BATCH else 0)
         moves, records = self._moves, [] if first is None else reader.consume(BATCH - 1, 0)
         # Where partitions have moved meanwhile, it is of those before, and would come ahead of what is read again.
@@ -167,12 +156,12 @@ class Worker:
     def _heed(self, record: Any) -> None:
         error = record.error()
         if error.code() == KafkaError._PARTITION_EOF:
-            self._places.end(record.topic(), record.partition(), record.offset())
+            self._keeper.end(record.topic(), record.partition(), record.offset())
             if record.topic() == self._topics.feedback:
                 self._labels_ended.add(record.partition())
-            elif (lane := self._lanes.lanes.get(record.partition())) and record.offset() >= lane.next_offset:
+            elif (backlog := self._order.partitions.get(record.partition())) and record.offset() >= backlog.next_offset:
                 # Not told of before the last record. Behind that may lie the marks of transactions, or an aborted one.
-                lane.ended, lane.next_offset = True, record.offset()
+                backlog.ended, backlog.next_offset = True, record.offset()
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StreamError(f"this worker cannot read on and ends: {error.str()}")
         else:
@@ -184,20 +173,20 @@ class Worker:
         Gives whether it told how far behind they are, which it does once a second.
         """
         topic, tell = self._topics.events.name, now_s - self._lag_s >= LAG_EVERY_S
-        for partition, lane in self._lanes.lanes.items():
-            if not lane.ended or tell:
+        for partition, backlog in self._order.partitions.items():
+            if not backlog.ended or tell:
                 place = TopicPartition(topic, partition)
                 _, end = self._reader.get_watermark_offsets(place, cached=True)
-                if 0 <= end <= lane.next_offset:
-                    lane.ended = True
-                if tell and end >= 0 and lane.next_offset >= 0:
-                    behind = max(end - lane.next_offset, 0) + len(lane.records)
+                if 0 <= end <= backlog.next_offset:
+                    backlog.ended = True
+                if tell and end >= 0 and backlog.next_offset >= 0:
+                    behind = max(end - backlog.next_offset, 0) + len(backlog.records)
                     metrics.STREAM_LAG.labels(topic, str(partition)).set(behind)
-            if not lane.paused and lane.full:
-                lane.paused = True
+            if not backlog.paused and backlog.full:
+                backlog.paused = True
                 self._reader.pause([TopicPartition(topic, partition)])
-            elif lane.paused and lane.has_room:
-                lane.paused = False
+            elif backlog.paused and backlog.has_room:
+                backlog.paused = False
                 self._reader.resume([TopicPartition(topic, partition)])
         if tell:
             check_reading(self._reader)
@@ -205,14 +194,14 @@ class Worker:
         return tell
 
     def _at_end(self) -> bool:
-        known = self._places.partitions
+        known = self._keeper.partitions
         return (
-            set(self._lanes.lanes) == set(known.get(self._topics.events.name, ()))
-            and self._lanes.done
+            set(self._order.partitions) == set(known.get(self._topics.events.name, ()))
+            and self._order.done
             and self._labels_ended == set(known.get(self._topics.feedback, ()))
         )
 
-    def _decoded(self, records: Sequence[Any]) -> list[Any]:
+    def _decode(self, records: Sequence[Any]) -> list[Any]:
         events, came = self._scorer.decode([record.value() for record in records]), sizes(records)
         if max(came) > MOST_BYTES:
             for place, size in enumerate(came):
@@ -223,19 +212,19 @@ class Worker:
     def _learn(self, records: Sequence[Any], work: Work) -> None:
         labels, refused = self._engine.schema.decode_feedback_each([record.value() for record in records])
         offsets = _offsets(records)
-        self._places.mark(offsets)
+        self._keeper.mark(offsets)
         if labels:
             self._engine.feedback(labels)
             work.labels += len(labels)
-        quiet = self._places.settle(offsets, work.offsets)
+        quiet = self._keeper.settle(offsets, work.offsets)
         self._bury(records, refused, quiet, work)
 
     def _score(self, records: Sequence[Any], events: Sequence[Any], work: Work, now_ms: int) -> None:
         offsets = _offsets(records)
-        self._places.mark(offsets)
+        self._keeper.mark(offsets)
         outcome = self._scorer.score([record.value() for record in records], events, now_ms)
-        quiet = self._places.settle(offsets, work.offsets)
-        decisions, alerts = self._topics.decisions, self._topics.alerts
+        quiet = self._keeper.settle(offsets, work.offsets)
+        decisions, alerts = self._topics.decisions.name, self._topics.alerts
         outputs, first = work.outputs, len(work.outputs)
         version: Headers = [("vigil-decision", self._version)]
         for record, value in zip([records[place] for place in outcome.places], outcome.records, strict=True):
@@ -263,7 +252,7 @@ class Worker:
         for place, why in refused.items():
             record = records[place]
             if record.offset() >= quiet.get((record.topic(), record.partition()), 0):
-                work.outputs.append((self._topics.dead, *letter(record, why)))
+                work.outputs.append((self._topics.dead_letters, *letter(record, why)))
                 work.letters += 1
 
     def _wait_for_state(self, away: Unavailable) -> None:
@@ -289,39 +278,39 @@ class Worker:
         self._commits.begin_anew()
         held = self._reader.assignment()
         self._forget(held)
-        starts = self._places.starts(held)
+        starts = self._keeper.starts(held)
         self._open(starts)
         for place in starts:
             self._reader.seek(place)
 
     def _open(self, starts: Sequence[TopicPartition]) -> None:
         events = self._topics.events.name
-        self._lanes.open([place.partition for place in starts if place.topic == events], time.monotonic())
+        self._order.open([place.partition for place in starts if place.topic == events], time.monotonic())
         for place in starts:
             if place.topic == events and place.offset >= 0:
-                self._lanes.lanes[place.partition].next_offset = place.offset
+                self._order.partitions[place.partition].next_offset = place.offset
 
     def _forget(self, held: Sequence[TopicPartition]) -> None:
         events = self._topics.events.name
         paused = [at for at in held if at.topic == events and self._is_paused(at.partition)]
         if paused:
             self._reader.resume(paused)
-        self._lanes.drop([place.partition for place in held if place.topic == events])
-        self._places.drop(held)
+        self._order.drop([place.partition for place in held if place.topic == events])
+        self._keeper.drop(held)
         self._labels_ended -= {place.partition for place in held if place.topic != events}
 
     def _is_paused(self, partition: int) -> bool:
-        lane = self._lanes.lanes.get(partition)
-        return lane is not None and lane.paused
+        backlog = self._order.partitions.get(partition)
+        return backlog is not None and backlog.paused
 
-    def _assigned(self, reader: Any, given: list[TopicPartition]) -> None:
-        starts = self._places.starts(given)
-        self._places.check_whole(given)
+    def _on_assign(self, reader: Any, given: list[TopicPartition]) -> None:
+        starts = self._keeper.starts(given)
+        self._keeper.check_whole(given)
         reader.assign(starts)
         self._open(starts)
         logger.info("reads on: %s", ", ".join(f"{at.topic}/{at.partition}" for at in starts) or "nothing new")
 
-    def _revoked(self, reader: Any, taken: list[TopicPartition]) -> None:
+    def _on_revoke(self, reader: Any, taken: list[TopicPartition]) -> None:
         try:
             self._commits.drain()
         except (StreamError, KafkaException) as failure:  # said again by the next turn
@@ -332,9 +321,9 @@ class Worker:
             metrics.STREAM_LAG.remove(place.topic, str(place.partition))
         reader.unassign()
 
-    def _lost(self, reader: Any, taken: list[TopicPartition]) -> None:
+    def _on_lost(self, reader: Any, taken: list[TopicPartition]) -> None:
         logger.warning("lost %d partitions: the group went on without this worker", len(taken))
-        self._revoked(reader, taken)
+        self._on_revoke(reader, taken)
 
 
 def _offsets(records: Sequence[Any]) -> dict[tuple[str, int], int]:

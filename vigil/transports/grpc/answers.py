@@ -1,23 +1,67 @@
-"""What every call has around it: errors as gRPC statuses, and a count."""
+"""What every call has around it: who may call, errors as gRPC statuses, and a count."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import grpc
 
-from vigil import metrics, telemetry
-from vigil.errors import InvalidInput, VigilError
+from vigil.access.gate import Gate
+from vigil.access.identity import ADMIN, ANYONE, AUDITED, PUBLIC, Identity
+from vigil.errors import Forbidden, InvalidInput, VigilError
+from vigil.observe import calls
+from vigil.transports.tls import grpc_peer
 
 logger = logging.getLogger(__name__)
-in_flight = metrics.IN_FLIGHT.labels("grpc")
+GRPC = calls.Calls("grpc")
 
 CANCELLED = "CANCELLED"  # the caller has gone, or its deadline has passed
 Method = Callable[[Any, Any, Any], Awaitable[Any]]
+NEEDS = {
+    "Score": "score",
+    "ScoreStream": "score",
+    "Feedback": "feedback",
+    "ServerLive": PUBLIC,
+    "ServerReady": PUBLIC,
+    "ServerMetadata": "infer",
+    "ModelReady": "infer",
+    "ModelMetadata": "infer",
+    "ModelConfig": "infer",
+    "ModelStatistics": "metrics",
+    "ModelInfer": "infer",
+    "ModelStreamInfer": "infer",
+    "RepositoryIndex": "admin",
+    "RepositoryModelLoad": "admin",
+    "RepositoryModelUnload": "admin",
+    "ServerReflectionInfo": "read",
+}
+"""The scope that callers of each method need; of a service that is not here, such as health, they need none."""
+
+
+CREDENTIALS = {"authorization": b"authorization", "x-api-key": b"x-api-key"}
+
+
+def admit(gate: Gate, name: str, metadata: Any, peer: str, subjects: Sequence[str] = ()) -> Identity:
+    """Who calls the method `name`, where they may.
+
+    Args:
+        gate: that every call passes.
+        name: of the method.
+        metadata: pairs that came with the call; None for none.
+        peer: as gRPC names the caller.
+        subjects: names in the certificate that the caller has shown.
+
+    Raises:
+        Unauthenticated, Forbidden, RateLimited: as `Gate.admit`.
+    """
+    if not gate.knows:
+        return ANYONE
+    given = {CREDENTIALS[key]: value.encode() for key, value in metadata or () if key in CREDENTIALS}
+    return gate.admit(given, NEEDS[name], calls.address_of(peer), subjects)
 
 
 def answers(method: Method) -> Method:
@@ -26,29 +70,59 @@ def answers(method: Method) -> Method:
 
     @functools.wraps(method)
     async def call(servicer: Any, request: Any, context: Any) -> Any:
-        started_s = perf_counter()
-        seen = telemetry.grpc_call(servicer.full_name, name, context, started_s) if telemetry.on else None
-        if seen:
-            seen.enter()
-        code, response = CANCELLED, None
-        in_flight.value += 1
+        report = calls.grpc_report(servicer.full_name, name, context, perf_counter()) if calls.on else None
+        if report:
+            report.enter()
+        counted = calls.Call(GRPC, report)
+        code, response, identity = CANCELLED, None, None
         try:
-            request = decoded(request)
-            if seen:
-                seen.bytes_in = request.ByteSize()
+            identity = admitted(servicer.gate, name, context)
+            request = checked(request)
+            charge(servicer.gate, identity, request)
+            if report:
+                report.bytes_in = request.ByteSize()
             response = await method(servicer, request, context)
             code = "OK"
             return response
         except Exception as failure:
             code, message = status_of(failure, name)
         finally:
-            in_flight.value -= 1
-            metrics.answered("grpc", name, code, started_s)
-            if seen:
-                seen.answered(name, code, 0 if response is None else response.ByteSize())
+            counted.end(name, code, response.ByteSize() if report and response is not None else 0)
+            if identity and NEEDS[name] in AUDITED:
+                target = getattr(request, "model_name", "") or getattr(request, "domain", "")
+                servicer.gate.record(identity, name, calls.address_of(context.peer()), target, code)
         return await context.abort(grpc.StatusCode[code], message)
 
     return call
+
+
+def admitted(gate: Gate, name: str, context: Any) -> Identity:
+    """As `admit`, from the context of the call."""
+    if gate.admin_port and NEEDS[name] == ADMIN:
+        raise Forbidden(f"{name}: over HTTP on 127.0.0.1:{gate.admin_port} (VIGIL_ADMIN_PORT) alone")
+    if not gate.knows:
+        return ANYONE
+    subjects = grpc_peer(context) if gate.knows_certificates else ()
+    return admit(gate, name, context.invocation_metadata(), context.peer(), subjects)
+
+
+def charge(gate: Gate, identity: Identity, request: Any) -> None:
+    """Counts the events, labels or rows of a call, beyond the first, against its caller's limit.
+
+    Raises:
+        RateLimited: as `Gate.charge`.
+    """
+    if gate.knows and (more := _count(request) - 1) > 0:
+        gate.charge(identity, more)
+
+
+def _count(request: Any) -> int:
+    """Events, labels or rows of a message: no more rows than it has values, whatever shape it claims."""
+    if inputs := getattr(request, "inputs", None):
+        tensor = inputs[0]
+        values = len(tensor.contents.fp32_contents) or sum(map(len, request.raw_input_contents)) // 4
+        return min(tensor.shape[0], values) if tensor.shape else 1
+    return len(getattr(request, "events", ()) or getattr(request, "labels", ()))
 
 
 def decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -63,8 +137,8 @@ def decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return safe
 
 
-def decoded(request: Any) -> Any:
-    """The request as it came from :func:`decoder`.
+def checked(request: Any) -> Any:
+    """The request as it came from `decoder`.
 
     Raises:
         InvalidInput: where it could not be decoded.
@@ -81,22 +155,23 @@ def aborts(method: Method) -> Method:
 
     @functools.wraps(method)
     async def call(servicer: Any, requests: Any, context: Any) -> None:
-        seen = telemetry.grpc_call(servicer.full_name, name, context, perf_counter()) if telemetry.on else None
+        report = calls.grpc_report(servicer.full_name, name, context, perf_counter()) if calls.on else None
         code, message = CANCELLED, ""
-        if seen:
-            seen.enter()
+        if report:
+            report.enter()
         try:
+            admitted(servicer.gate, name, context)
             await method(servicer, requests, context)
-            code = "OK"
+            code = CANCELLED if context.cancelled() else "OK"  # its messages may end before it hears of that
         except VigilError as failure:
             code, message = failure.grpc_status, str(failure)
         except Exception:
             code = "UNKNOWN"
             raise
         finally:
-            if seen:
-                seen.answered(name, code, 0)
-        if code != "OK":
+            if report:
+                report.end(name, code, 0)
+        if code not in ("OK", CANCELLED):
             await context.abort(grpc.StatusCode[code], message)
 
     return call

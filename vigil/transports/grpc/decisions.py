@@ -5,35 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback, Schema
+from vigil.engine import Engine
 from vigil.errors import InvalidInput
-from vigil.scoring.caller import Caller, Then
-from vigil.transports.grpc.answers import aborts, answers, deadline_s, decoded
+from vigil.scoring.caller import PIECE_ROWS, Caller, Then, future_of, pieces, run_for
+from vigil.transports.engines import Engines
+from vigil.transports.grpc.answers import aborts, admitted, answers, charge, checked, deadline_s
 from vigil.transports.grpc.streams import Streams
 from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
-
-if TYPE_CHECKING:
-    from vigil.transports.worker import Worker
 
 
 class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
     """Scores events.
 
     Args:
-        worker: whose engines answer.
+        engines: which answer.
         streams: of the server.
     """
 
     full_name = pb.DESCRIPTOR.services_by_name["Decisions"].full_name
 
-    def __init__(self, worker: Worker, streams: Streams) -> None:
-        self._worker, self._streams = worker, streams
+    def __init__(self, engines: Engines, streams: Streams) -> None:
+        self._engines, self._streams, self.gate = engines, streams, engines.gate
 
     @answers
     async def Score(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -48,7 +47,9 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
         until_s = deadline_s(context)
 
         def begin(request: Any, caller: Caller[Any]) -> None:
-            self._put(decoded(request), until_s, Then(caller, partial(_answer, pb.ScoreStreamResponse)))
+            identity = admitted(self.gate, "ScoreStream", context)  # a key may be revoked meanwhile
+            charge(self.gate, identity, checked(request))
+            self._put(checked(request), until_s, Then(caller, partial(_answer, pb.ScoreStreamResponse)))
 
         await self._streams.in_order(context, "ScoreStream", begin, _failed)
 
@@ -66,15 +67,25 @@ class DecisionsService(rpc.DecisionsServicer):  # type: ignore[misc]
         self._put(request, until_s, Then(caller, partial(_answer, pb.ScoreResponse)))
 
     def _put(self, request: Any, until_s: float | None, caller: Caller[list[Decision]]) -> None:
-        engine = self._worker.engine(request.domain)
+        engine = self._engines.get(request.domain)
         if not request.events:
             raise InvalidInput("events: got none, wanted at least one event")
-        engine.put(events_of(engine.schema, request.events), caller, request.with_features, until_s)
+        if len(request.events) > PIECE_ROWS:
+            run_for(caller, self._put_slowly(engine, request, until_s))
+            return
+        engine.submit(events_of(engine.schema, request.events), caller, request.with_features, until_s)
+
+    async def _put_slowly(self, engine: Engine, request: Any, until_s: float | None) -> list[Decision]:
+        events = list[Any]()
+        for part in pieces(len(request.events)):
+            events += events_of(engine.schema, request.events[part], part.start, several=True)
+            await asyncio.sleep(0)
+        return await future_of(lambda caller: engine.submit(events, caller, request.with_features, until_s))
 
     @answers
     async def Feedback(self, request: Any, context: Any) -> Any:  # noqa: N802
         """True labels of earlier events."""
-        engine = self._worker.engine(request.domain)
+        engine = self._engines.get(request.domain)
         return pb.FeedbackResponse(statuses=await engine.learn(labels_of(engine.schema, request.labels)))
 
 
@@ -99,15 +110,21 @@ def labels_of(schema: Schema, messages: Any) -> list[Feedback]:
     return schema.decode_feedback(msgspec.json.encode(values[0] if len(values) == 1 else values))[0]
 
 
-def events_of(schema: Schema, messages: Any) -> list[Any]:
+def events_of(schema: Schema, messages: Any, first: int = 0, several: bool | None = None) -> list[Any]:
     """Events of the domain's schema from `vigil.v1.Event` messages; values out of range are the engine's to refuse.
+
+    Args:
+        schema: of the domain.
+        messages: the events, or some of them.
+        first: the place of the first of them.
+        several: whether they are some of several; None: where there are.
 
     Raises:
         InvalidEvent: for a field that is missing, unknown or of a wrong type, and where several came, which event.
     """
-    several = len(messages) > 1
+    several = len(messages) > 1 if several is None else several
     events = []
-    for i, message in enumerate(messages):
+    for i, message in enumerate(messages, first):
         values = dict(message.entities.items())
         values.update(message.numbers.items())
         values["event_id"] = message.event_id

@@ -1,4 +1,4 @@
-"""The hot lane of gRPC: pygrpc-native's server, but scoring begins where its calls arrive.
+"""The hot path of gRPC: pygrpc-native's server, but scoring begins where its calls arrive.
 
 Without it each call gets an object, a context and a task, and the answer a few steps of a coroutine.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import grpc
 import pygrpc_native.aio
 from pygrpc_native import EVENT_CALL, EVENT_CANCEL
 
-from vigil import metrics, telemetry
+from vigil.access.gate import Gate
+from vigil.observe import calls
 from vigil.scoring.caller import Caller
-from vigil.transports.grpc.answers import CANCELLED, decoded, in_flight, status_of
+from vigil.transports.grpc.answers import CANCELLED, GRPC, admit, charge, checked, status_of
 
 Begin = Callable[[Any, "float | None", Caller[Any]], None]
 
@@ -29,21 +29,23 @@ class Hot(NamedTuple):
     begin: Begin
 
 
-class _Call:
+class _Call(calls.Call):
     """A call and its caller."""
 
-    __slots__ = ("_gone", "_hot", "_id", "_server", "_started_s")
+    __slots__ = ("_gone", "_hot", "_id", "_server")
 
     def __init__(self, server: HotServer, call_id: int, hot: Hot) -> None:
-        self._server, self._id, self._hot = server, call_id, hot
-        self._started_s, self._gone = perf_counter(), False
-        in_flight.value += 1
+        super().__init__(GRPC)
+        self._server, self._id, self._hot, self._gone = server, call_id, hot, False
 
-    def begin(self, payload: bytes, remaining_s: float | None) -> None:
+    def begin(self, payload: bytes, metadata: Any, peer: str, remaining_s: float | None) -> None:
         """Answers, sooner or later."""
-        until_s = None if remaining_s is None else self._started_s + remaining_s
+        until_s = None if remaining_s is None else self.started_s + remaining_s
         try:
-            self._hot.begin(decoded(self._hot.decode(payload)), until_s, self)
+            gate = self._server.gate
+            identity, message = admit(gate, self._hot.name, metadata, peer), checked(self._hot.decode(payload))
+            charge(gate, identity, message)
+            self._hot.begin(message, until_s, self)
         except Exception as failure:
             self.set_exception(failure)
 
@@ -68,8 +70,7 @@ class _Call:
 
     def _ends(self, code: str) -> None:
         self._gone = True
-        in_flight.value -= 1
-        metrics.answered("grpc", self._hot.name, code, self._started_s)
+        self.end(self._hot.name, code)
         self._server.ended(self._id)
 
 
@@ -80,13 +81,14 @@ class HotServer(pygrpc_native.aio.Server):  # type: ignore[misc]
 
     Args:
         hot: methods by path.
+        gate: that every call passes.
         limit_bytes: of a message.
         options: of pygrpc-native.
     """
 
-    def __init__(self, hot: Mapping[str, Hot], limit_bytes: int, options: list[tuple[str, Any]]) -> None:
+    def __init__(self, hot: Mapping[str, Hot], gate: Gate, limit_bytes: int, options: list[tuple[str, Any]]) -> None:
         super().__init__(options=options)
-        self._by_path, self._limit_bytes = hot, limit_bytes
+        self.gate, self._by_path, self._limit_bytes = gate, hot, limit_bytes
         self._hot: dict[int, Hot] = {}
         self._open: dict[int, _Call] = {}
         self._idle: asyncio.Event | None = None  # once it stops: set when no hot call is open
@@ -108,9 +110,9 @@ class HotServer(pygrpc_native.aio.Server):  # type: ignore[misc]
         for event in events:
             kind, call_id, method, payload, _, details = event
             hot = self._hot.get(method) if kind == EVENT_CALL else None
-            if hot and len(payload) <= self._limit_bytes and not telemetry.on and self._idle is None:
+            if hot and len(payload) <= self._limit_bytes and not calls.on and self._idle is None:
                 call = self._open[call_id] = _Call(self, call_id, hot)
-                call.begin(payload, details[2])
+                call.begin(payload, *details)
             elif kind == EVENT_CANCEL and call_id in self._open:
                 self._open[call_id].cancel()
             else:

@@ -11,15 +11,15 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from vigil.errors import InvalidInput, shown
+from vigil.errors import InvalidInput, quote
 from vigil.scoring.caller import Caller, Then
 from vigil.transports import oip
-from vigil.transports.grpc.answers import aborts, answers, deadline_s, decoded
+from vigil.transports.grpc.answers import aborts, admitted, answers, charge, checked, deadline_s
 from vigil.transports.grpc.streams import Streams
 
 if TYPE_CHECKING:
     from vigil.scoring.session import Rows, Session
-    from vigil.transports.worker import Worker
+    from vigil.transports.engines import Engines
 
 FINAL = "triton_final_response"
 
@@ -28,14 +28,14 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The calls of the protocol; those for shared memory, tracing and log settings are UNIMPLEMENTED.
 
     Args:
-        worker: whose engines answer.
+        engines: which answer.
         streams: of the server.
     """
 
     full_name = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
-    def __init__(self, worker: Worker, streams: Streams) -> None:
-        self._worker, self._streams = worker, streams
+    def __init__(self, engines: Engines, streams: Streams) -> None:
+        self._engines, self._streams, self.gate = engines, streams, engines.gate
 
     @answers
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -45,7 +45,7 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     @answers
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Whether models are loaded and warmed."""
-        return pb.ServerReadyResponse(ready=not self._worker.not_ready())
+        return pb.ServerReadyResponse(ready=not self._engines.not_ready())
 
     @answers
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -55,8 +55,8 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     @answers
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Whether the model answers; NOT_FOUND for one there is not."""
-        engine = self._worker.engine(request.name, "model")
-        if engine.session is None:
+        engine = self._engines.get(request.name, "model")
+        if engine.model.session is None:
             return pb.ModelReadyResponse(ready=False)
         oip.model_of(engine, request.version)
         return pb.ModelReadyResponse(ready=True)
@@ -64,19 +64,19 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     @answers
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A model's versions and tensors."""
-        session = oip.model_of(self._worker.engine(request.name, "model"), request.version)
+        session = oip.model_of(self._engines.get(request.name, "model"), request.version)
         return pb.ModelMetadataResponse(**oip.metadata(request.name, session))
 
     @answers
     async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A model's configuration, as Triton writes it."""
-        session = oip.model_of(self._worker.engine(request.name, "model"), request.version)
+        session = oip.model_of(self._engines.get(request.name, "model"), request.version)
         return pb.ModelConfigResponse(config=oip.config(request.name, session))
 
     @answers
     async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
         """What the versions of one model, or of all, have done since they were loaded."""
-        named = [self._worker.engine(request.name, "model")] if request.name else self._worker.engines.values()
+        named = [self._engines.get(request.name, "model")] if request.name else self._engines.by_name.values()
         stats = [each for engine in named for each in oip.statistics(engine, request.version)]
         return pb.ModelStatisticsResponse(model_stats=stats)
 
@@ -84,7 +84,7 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The versions in the store, with their state."""
         _check_repository(request)
-        found = await asyncio.to_thread(oip.index, list(self._worker.engines.values()), request.ready)
+        found = await asyncio.to_thread(oip.index, list(self._engines.by_name.values()), request.ready)
         return pb.RepositoryIndexResponse(models=found)
 
     @answers
@@ -92,14 +92,14 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         """Takes the store's present model, while requests go on."""
         _check_repository(request)
         oip.check_load(request.parameters)
-        await self._worker.load(request.model_name)
+        await self._engines.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     @answers
     async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Lets the rules tier answer from now on."""
         _check_repository(request)
-        await self._worker.unload(request.model_name)
+        await self._engines.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     @answers
@@ -115,7 +115,9 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
         until_s = deadline_s(context)
 
         def begin(request: Any, caller: Caller[Any]) -> None:
-            self.begin(decoded(request), until_s, Then(caller, _last))
+            identity = admitted(self.gate, "ModelStreamInfer", context)  # a key may be revoked meanwhile
+            charge(self.gate, identity, checked(request))
+            self.begin(checked(request), until_s, Then(caller, _last))
 
         await self._streams.in_order(context, "ModelStreamInfer", begin, _failed)
 
@@ -131,12 +133,12 @@ class InferenceService(rpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
             VigilError: what is wrong with the request at the first look.
         """
         started_s = perf_counter()
-        engine = self._worker.engine(request.model_name, "model")
+        engine = self._engines.get(request.model_name, "model")
         session = oip.model_of(engine, request.model_version)
         rows = _rows(session, request)
         if request.parameters and "timeout" in request.parameters:
             until_s = oip.deadline_s(_value(request.parameters["timeout"]), started_s, until_s)
-        engine.put_rows(rows, Then(caller, partial(_response, session, request)), session, until_s)
+        engine.model.submit(rows, Then(caller, partial(_response, session, request)), session, until_s)
 
 
 @lru_cache(maxsize=256)
@@ -178,7 +180,7 @@ def _value(parameter: Any) -> object:
 
 def _check_repository(request: Any) -> None:
     if request.repository_name:
-        raise InvalidInput(f"repository_name: got {shown(request.repository_name)}, wanted none: there is one")
+        raise InvalidInput(f"repository_name: got {quote(request.repository_name)}, wanted none: there is one")
 
 
 def _rows(session: Session, request: Any) -> Rows:
@@ -186,19 +188,19 @@ def _rows(session: Session, request: Any) -> Rows:
     if outputs or len(inputs) != 1 or inputs[0].name != session.input_name:
         oip.check_names(session, [tensor.name for tensor in inputs], [output.name for output in outputs])
         for output in outputs:
-            oip.check_parameters(f"output {output.name!r}", output.parameters)
+            oip.check_parameters(f"output {quote(output.name)}", output.parameters)
     tensor = inputs[0]
     if tensor.parameters:
-        oip.check_parameters(f"input {tensor.name!r}", tensor.parameters)
+        oip.check_parameters(f"input {quote(tensor.name)}", tensor.parameters)
     given = [field.name for field, _ in tensor.contents.ListFields()] if tensor.HasField("contents") else ()
     if raw:
         if len(raw) != 1:
             raise InvalidInput(f"raw_input_contents: got {len(raw)} parts, wanted one for each input (1)")
         if given:
-            raise InvalidInput(f"input {tensor.name!r}: contents: got {', '.join(given)} and raw_input_contents")
+            raise InvalidInput(f"input {quote(tensor.name)}: contents: got {', '.join(given)} and raw_input_contents")
         return oip.from_raw(session, tensor.datatype, tensor.shape, raw[0])
     values = tensor.contents.fp32_contents
     if tensor.datatype == oip.DATATYPE and given and given != ["fp32_contents"]:
-        raise InvalidInput(f"input {tensor.name!r}: contents: got {', '.join(given)}, wanted fp32_contents")
+        raise InvalidInput(f"input {quote(tensor.name)}: contents: got {', '.join(given)}, wanted fp32_contents")
     oip.check_tensor(session, tensor.datatype, tensor.shape, len(values))
     return np.array(values, np.float32).reshape(tensor.shape)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import grpc
 
-from vigil import metrics
 from vigil.errors import Unavailable
-from vigil.transports.grpc.answers import in_flight, status_of
+from vigil.observe.calls import Call
+from vigil.transports.grpc.answers import GRPC, status_of
 
 # Messages of one stream on their way: enough to fill batches. A caller that does not read its answers
 # is not read from either, so it cannot make the server hold more than this.
@@ -71,8 +70,8 @@ class _Stream:
     def __init__(self, context: Any, name: str, begin: Begin, failed: Failed) -> None:
         self._context, self._name, self._begin, self._failed = context, name, begin, failed
         self._loop = asyncio.get_running_loop()
-        self._read: deque[tuple[Any, float]] = deque()
-        self._begun: deque[tuple[Any, float, asyncio.Future[Any]]] = deque()
+        self._read: deque[tuple[Any, Call]] = deque()
+        self._begun: deque[tuple[Any, Call, asyncio.Future[Any]]] = deque()
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._writing = self._over = False
 
@@ -80,8 +79,7 @@ class _Stream:
         """Takes messages while there is room. Between a message and its place nothing waits, so none is lost."""
         read = self._context.read
         while (request := await read()) is not grpc.aio.EOF:
-            self._read.append((request, perf_counter()))
-            in_flight.value += 1
+            self._read.append((request, Call(GRPC)))
             if not self._writing:
                 self._begin_all()
             self._news.set()
@@ -96,8 +94,10 @@ class _Stream:
 
     def drop(self) -> None:
         """Cancels what nobody waits for any more."""
-        in_flight.value -= len(self._read) + len(self._begun)
-        for _, _, begun in self._begun:
+        for _, call in self._read:
+            call.leave()
+        for _, call, begun in self._begun:
+            call.leave()
             if not begun.cancel() and not begun.cancelled():
                 begun.exception()  # looked at, so that asyncio does not report it as lost
 
@@ -117,7 +117,7 @@ class _Stream:
         """Waits for the oldest answer and writes it, with those after it that are ready then."""
         try:
             while self._begun:
-                request, started_s, begun = self._begun[0]
+                request, call, begun = self._begun[0]
                 if not begun.done():
                     if self._writing:
                         return
@@ -125,21 +125,21 @@ class _Stream:
                 self._begun.popleft()
                 self._room.set()
                 self._writing = True
-                await self._context.write(self._answer(request, started_s, begun))
+                await self._context.write(self._answer(request, call, begun))
         finally:
             self._writing = False
 
     def _begin_all(self) -> None:
         while self._read:
-            request, started_s = self._read.popleft()
+            request, call = self._read.popleft()
             future = self._loop.create_future()
-            self._begun.append((request, started_s, future))
+            self._begun.append((request, call, future))
             try:
                 self._begin(request, future)
             except Exception as failure:
                 future.set_exception(failure)
 
-    def _answer(self, request: Any, started_s: float, begun: asyncio.Future[Any]) -> Any:
+    def _answer(self, request: Any, call: Call, begun: asyncio.Future[Any]) -> Any:
         code = "OK"
         try:
             return begun.result()
@@ -147,5 +147,4 @@ class _Stream:
             code, message = status_of(failure, self._name)
             return self._failed(request, code, message)
         finally:
-            in_flight.value -= 1
-            metrics.answered("grpc", self._name, code, started_s)
+            call.end(self._name, code)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import zlib
+import asyncio
 from array import array
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from vigil.domains.schema import UNREADABLE
-from vigil.errors import InvalidInput, TooLarge, Unavailable, shown
-from vigil.scoring.caller import Caller, Then
+from vigil.engine import Engine
+from vigil.errors import InvalidInput, Unavailable, cut, quote
+from vigil.scoring.caller import Caller, Then, future_of, run_for
 from vigil.scoring.session import Rows, Session
 from vigil.transports import oip
-from vigil.transports.http.message import ENCODING, HEADER_LENGTH, Request, Response, json
-from vigil.transports.worker import Worker
+from vigil.transports.engines import Engines
+from vigil.transports.http.message import HEADER_LENGTH, Request, Response, json
 
 EMPTY = memoryview(b"")
+LARGE_BYTES = 64 << 10  # of a body, beyond which it is decoded in a thread: others have their turn meanwhile
 MOST_DIGITS = 18  # of a length; Python refuses to read numbers of thousands
 MAX_INT = 1 << 1023  # that becomes a float64
 Parameters = dict[str, Any]
@@ -74,11 +77,11 @@ class InferenceRoutes:
     """Handlers of `/v2/...`.
 
     Args:
-        worker: whose engines answer.
+        engines: which answer.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
 
     async def server(self, request: Request) -> Response:
         """Who answers."""
@@ -89,9 +92,13 @@ class InferenceRoutes:
         return json({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """200 once models are loaded and warmed; until then, 503 with the reason."""
-        if reason := self._worker.not_ready():
-            raise Unavailable(f"not ready: {reason}")
+        """200 once models are loaded and warmed; until then, 503 with the reason.
+
+        With `?degraded=true` also while the feature state is away: rules answer then. Where callers need keys, the
+        reason is for the log: anyone may ask this.
+        """
+        if reason := self._engines.not_ready(request.flag("degraded")):
+            raise Unavailable("not ready" if self._engines.gate.asks else f"not ready: {reason}")
         return json({"ready": True})
 
     async def metadata(self, request: Request) -> Response:
@@ -109,81 +116,80 @@ class InferenceRoutes:
 
     async def statistics(self, request: Request) -> Response:
         """What a model's versions have done since they were loaded."""
-        engine = self._worker.engine(request.path["model"], "model")
+        engine = self._engines.get(request.path["model"], "model")
         return json({"model_stats": oip.statistics(engine, request.path.get("version", ""))})
 
     async def all_statistics(self, request: Request) -> Response:
         """The same of every model."""
-        return json({"model_stats": [each for e in self._worker.engines.values() for each in oip.statistics(e, "")]})
+        return json({"model_stats": [each for e in self._engines.by_name.values() for each in oip.statistics(e, "")]})
 
     def check_room(self, path: Mapping[str, str]) -> None:
         """Raises Overloaded while the queue is full: before the work of reading and decoding what would be refused."""
-        self._worker.engine(path["model"], "model").check_room_for_rows()
+        self._engines.get(path["model"], "model").model.check_room()
 
     def infer(self, request: Request, caller: Caller[Response]) -> None:
         """Feature rows to risks. With `X-Request-Timeout-Ms` what cannot begin in time is answered 504."""
-        name = request.path["model"]
-        engine = self._worker.engine(name, "model")
+        engine = self._engines.get(request.path["model"], "model")
         session = oip.model_of(engine, request.path.get("version", ""))
-        head, tail = _parted(request, self._worker.settings.max_body_bytes)
-        asked = _decoded(head)
-        if asked.model_name or asked.model_version:
-            _check_named(asked, request.path["model"], session.version)
-        rows = _rows(session, asked, tail)
+        if len(request.body) > LARGE_BYTES:
+            run_for(caller, self._infer_aside(request, engine, session))
+        else:
+            self._submit(request, engine, session, *_asked(request, session), caller)
+
+    async def _infer_aside(self, request: Request, engine: Engine, session: Session) -> Response:
+        asked, rows = await asyncio.to_thread(_asked, request, session)
+        return await future_of(lambda each: self._submit(request, engine, session, asked, rows, each))
+
+    def _submit(
+        self,
+        request: Request,
+        engine: Engine,
+        session: Session,
+        asked: InferRequest,
+        rows: Rows,
+        caller: Caller[Response],
+    ) -> None:
+        name = request.path["model"]
+        self._engines.gate.charge(request.identity, len(rows) - 1)
         deadline_s = request.deadline_s()
         if asked.parameters:
             deadline_s = oip.deadline_s(asked.parameters.get("timeout"), request.arrived_s, deadline_s)
         answer = partial(_answer, name, session, asked.id, _binary(asked))
-        engine.put_rows(rows, Then(caller, answer), session, deadline_s)
+        engine.model.submit(rows, Then(caller, answer), session, deadline_s)
 
     def _model(self, request: Request) -> Session:
-        engine = self._worker.engine(request.path["model"], "model")
+        engine = self._engines.get(request.path["model"], "model")
         return oip.model_of(engine, request.path.get("version", ""))
 
 
-def _parted(request: Request, max_bytes: int) -> tuple[bytes, memoryview]:
-    """The JSON of a body, which may be compressed, and the tensors' bytes behind it."""
+def _asked(request: Request, session: Session) -> tuple[InferRequest, Rows]:
+    """What is asked of a model, and the feature rows."""
+    head, tail = _split_body(request)
+    asked = _decode_head(head)
+    if asked.model_name or asked.model_version:
+        _check_named(asked, request.path["model"], session.version)
+    return asked, _rows(session, asked, tail)
+
+
+def _split_body(request: Request) -> tuple[bytes, memoryview]:
+    """The JSON of a body, and the tensors' bytes behind it."""
     body = request.body
-    if not request.headers:
-        return body, EMPTY
-    if encoding := request.headers.get(ENCODING):
-        body = _unpacked(body, encoding, max_bytes)
     length = request.headers.get(HEADER_LENGTH)
     if not length:
         return body, EMPTY
     if not length.isdigit() or len(length) > MOST_DIGITS or int(length) > len(body):
-        raise InvalidInput(f"{HEADER_LENGTH.decode()}: got {shown(length.decode('latin-1'))}, wanted 0 to {len(body)}")
+        raise InvalidInput(f"{HEADER_LENGTH.decode()}: got {quote(length.decode('latin-1'))}, wanted 0 to {len(body)}")
     return body[: int(length)], memoryview(body)[int(length) :]
 
 
-def _unpacked(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """A compressed body, unpacked no further than to its limit."""
-    if encoding == b"identity":
-        return body
-    if encoding not in (b"gzip", b"deflate"):
-        raise InvalidInput(f"content-encoding: got {shown(encoding.decode('latin-1'))}, wanted gzip or deflate")
-    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # tells gzip and zlib apart by their first bytes
-    try:
-        unpacked = stream.decompress(body, max_bytes + 1)
-    except zlib.error as failure:
-        raise InvalidInput(f"body: {failure}; wanted {encoding.decode()}") from None
-    if len(unpacked) > max_bytes:
-        raise TooLarge(f"body: got more than {max_bytes} bytes unpacked, wanted at most {max_bytes}")
-    if not stream.eof:
-        raise InvalidInput(f"body: got an end amid compressed data, wanted the whole of it as {encoding.decode()}")
-    if stream.unused_data:
-        raise InvalidInput(f"body: got {len(stream.unused_data)} bytes behind the compressed data, wanted none")
-    return unpacked
-
-
-def _decoded(head: bytes) -> InferRequest:
+def _decode_head(head: bytes) -> InferRequest:
     try:
         try:
             return _decode_flat(head)
         except msgspec.ValidationError:  # nested, or wrong: the loose decoder can tell
             asked = _decode_loose(head)
     except UNREADABLE as failure:
-        raise InvalidInput(f"body: {failure}; wanted an inference request") from None
+        raise InvalidInput(f"body: {cut(str(failure), 200)}; wanted an inference request") from None
     for tensor in asked.inputs:
         if tensor.data is not None:
             tensor.data = _flat(tensor.name, tensor.data)
@@ -196,42 +202,42 @@ def _check_named(asked: InferRequest, model: str, version: str) -> None:
         ("model_version", asked.model_version, version),
     ):
         if got and got != wanted:
-            raise InvalidInput(f"{field}: got {shown(got)}, wanted {wanted!r} as asked for by the path, or none")
+            raise InvalidInput(f"{field}: got {quote(got)}, wanted {wanted!r} as asked for by the path, or none")
 
 
 def _rows(session: Session, asked: InferRequest, tail: memoryview) -> Rows:
     oip.check_names(session, [tensor.name for tensor in asked.inputs], [t.name for t in asked.outputs or ()])
     tensor, size = asked.inputs[0], None
     if tensor.parameters:
-        oip.check_parameters(f"input {tensor.name!r}", tensor.parameters)
+        oip.check_parameters(f"input {quote(tensor.name)}", tensor.parameters)
         size = tensor.parameters.get("binary_data_size")
     for output in asked.outputs or ():
         if output.parameters:
-            oip.check_parameters(f"output {output.name!r}", output.parameters)
+            oip.check_parameters(f"output {quote(output.name)}", output.parameters)
     if size is None:
         if len(tail):
-            raise InvalidInput(f"input {tensor.name!r}: binary_data_size: got none, wanted {len(tail)}")
+            raise InvalidInput(f"input {quote(tensor.name)}: binary_data_size: got none, wanted {len(tail)}")
         if tensor.data is None:
-            raise InvalidInput(f"input {tensor.name!r}: data: got none, wanted numbers or binary_data_size")
+            raise InvalidInput(f"input {quote(tensor.name)}: data: got none, wanted numbers or binary_data_size")
         oip.check_tensor(session, tensor.datatype, tensor.shape, len(tensor.data))
         # A float64 beyond float32 becomes infinite here, without a warning, and is refused as such by the session.
         return np.frombuffer(array("f", tensor.data), np.float32).reshape(tensor.shape)
     if tensor.data is not None:
-        raise InvalidInput(f"input {tensor.name!r}: data: got numbers and binary_data_size, wanted one of them")
+        raise InvalidInput(f"input {quote(tensor.name)}: data: got numbers and binary_data_size, wanted one of them")
     if size.__class__ is not int or size != len(tail):
-        raise InvalidInput(f"input {tensor.name!r}: binary_data_size: got {shown(size)}, wanted {len(tail)}")
+        raise InvalidInput(f"input {quote(tensor.name)}: binary_data_size: got {quote(size)}, wanted {len(tail)}")
     return oip.from_raw(session, tensor.datatype, tensor.shape, tail)
 
 
 def _flat(name: str, data: list[Any]) -> list[float]:
     """Numbers of flat or nested lists, in row-major order."""
-    while any(value.__class__ is list for value in data):
-        if not all(value.__class__ is list for value in data):
-            raise InvalidInput(f"input {name!r}: data: got lists of unequal depth, wanted numbers")
-        data = [value for part in data for value in part]
-    for i, value in enumerate(data):
+    while list in (kinds := set(map(type, data))):
+        if len(kinds) > 1:
+            raise InvalidInput(f"input {quote(name)}: data: got lists of unequal depth, wanted numbers")
+        data = list(chain.from_iterable(data))
+    for i, value in enumerate(data if kinds - {float} else ()):
         if value.__class__ is not float and (value.__class__ is not int or abs(value) > MAX_INT):
-            raise InvalidInput(f"input {name!r}: data[{i}]: got {shown(value)}, wanted a number")
+            raise InvalidInput(f"input {quote(name)}: data[{i}]: got {quote(value)}, wanted a number")
     return data
 
 
@@ -256,11 +262,11 @@ def _binary(asked: InferRequest) -> bool:
     if not asked.outputs:
         return default
     output = asked.outputs[0]
-    return _flag(f"output {output.name!r}: parameters", output.parameters, "binary_data", default)
+    return _flag(f"output {quote(output.name)}: parameters", output.parameters, "binary_data", default)
 
 
 def _flag(where: str, parameters: Parameters | None, name: str, default: bool) -> bool:
     value = parameters.get(name, default) if parameters else default
     if value.__class__ is not bool:
-        raise InvalidInput(f"{where}.{name}: got {shown(value)}, wanted true or false")
+        raise InvalidInput(f"{where}.{name}: got {quote(value)}, wanted true or false")
     return bool(value)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from vigil import metrics, telemetry
-from vigil.errors import TooLarge, VigilError
-from vigil.transports.http.answers import failed, wrong_method
-from vigil.transports.http.message import Request, Response, noted
+from bentoml._internal.configuration.containers import BentoMLContainer
+from starlette.middleware.cors import CORSMiddleware
+
+from vigil.access.identity import ADMIN, AUDITED
+from vigil.errors import Forbidden, NotFound, RateLimited, TooLarge, Unauthenticated, VigilError
+from vigil.observe import calls, metrics
+from vigil.transports.engines import Engines
+from vigil.transports.http.answers import error_response, send_response, wrong_method
+from vigil.transports.http.message import ENCODING, PEER, Request, check_room, pick_headers, unpack
 from vigil.transports.http.protocol import LaneProtocol, Shared
-from vigil.transports.http.routes import Routes
-from vigil.transports.worker import Worker
+from vigil.transports.http.routes import Route, Routes
+from vigil.transports.http.sweep import bound_handshakes
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,82 +41,97 @@ class Lane:
 
     Args:
         app: BentoML's own application.
-        worker: whose engines answer the lane's routes.
+        engines: which answer the lane's routes.
     """
 
-    def __init__(self, app: App, worker: Worker) -> None:
+    def __init__(self, app: App, engines: Engines) -> None:
         self._app = app
-        self._routes = Routes(worker)
-        self._worker = worker
-        self._max_body_bytes = worker.settings.max_body_bytes
-        self._in_flight = metrics.IN_FLIGHT.labels("http")
+        self._routes = Routes(engines)
+        self._engines, self._gate = engines, engines.gate
+        self._max_body_bytes = engines.settings.max_body_bytes
+        self._buffered, self._max_buffered_bytes = metrics.BUFFERED.labels(), engines.settings.max_buffered_bytes
+        self._calls = calls.Calls("http")
+        cors = BentoMLContainer.http.cors.enabled.get()
+        options = BentoMLContainer.access_control_options.get() if cors else {}
+        self._own: App = self._answer
+        if cors:
+            self._own = middleware = CORSMiddleware(self._answer, **options)
+            self._gate.allow(middleware.is_allowed_origin)
 
     def protocol(self) -> Callable[..., LaneProtocol]:
         """What makes uvicorn's connections: it answers the hot routes without coming here, where settings allow."""
-        settings = self._worker.settings
-        hot = self._routes.hot() if settings.http_lane == "protocol" else {}
-        return partial(LaneProtocol, Shared(hot, settings.max_body_bytes, settings.stall_s))
+        settings = self._engines.settings
+        hot = self._routes.hot_routes() if settings.http_lane == "protocol" else {}
+        return partial(LaneProtocol, Shared(self._calls, hot, self._gate, settings))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif self._routes.owns(scope["path"]):
-            self._in_flight.value += 1
-            try:
-                await self._answer(scope, receive, send)
-            finally:
-                self._in_flight.value -= 1
+        elif (needs := self._routes.passed_on(scope["path"])) is None:
+            await self._own(scope, receive, send)
         else:
-            await self._pass_on(scope, receive, send)
+            await self._pass_on(scope, receive, send, needs)
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
         """BentoML's start and stop; what stops the start is said in a line, not in a trace."""
 
         async def brief(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed" and self._worker.failure:
-                message = {**message, "message": self._worker.failure}
+            if message["type"] == "lifespan.startup.failed" and self._engines.failure:
+                message = {**message, "message": self._engines.failure}
             await send(message)
 
+        bound_handshakes(asyncio.get_running_loop(), self._engines.settings.stall_s)
         try:
             await self._app(scope, receive, brief)
         except VigilError:
-            if not self._worker.failure:
+            if not self._engines.failure:
                 raise
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        arrived_s = started_s = perf_counter()
-        template = UNKNOWN
-        call = None
-        if telemetry.on:
-            client = (scope.get("client") or ("",))[0]
-            call = telemetry.http_call(scope["method"], scope["path"], scope["headers"], client, arrived_s)
-        if call:
-            call.enter()
+        arrived_s = perf_counter()
+        template, identity, unpacked = UNKNOWN, None, 0
+        report = None
+        client = (scope.get("client") or ("",))[0]
+        if calls.on:
+            report = calls.http_report(scope["method"], scope["path"], scope["headers"], client, arrived_s)
+        if report:
+            report.enter()
+        call = calls.Call(self._calls, report)
+        headers = pick_headers(scope["headers"])
         try:
+            self._gate.check_host(headers, client)
             route, parameters = self._routes.find(scope["path"], scope["raw_path"])
             template = route.template
-            if scope["method"] == route.method:
+            self._check_port(route, scope)
+            if scope["method"] == route.method or (scope["method"] == "HEAD" and route.method == "GET"):
+                identity = self._gate.admit(headers, route.scope, client, _peer(scope))
                 self._check_length(scope)
                 if route.check:
                     route.check(parameters)
                 body = await self._body(receive)
-                started_s = perf_counter()
-                if call:
-                    call.bytes_in = len(body)
-                request = Request(parameters, scope["query_string"], noted(scope["headers"]), body, arrived_s)
+                if ENCODING in headers:
+                    body = await asyncio.to_thread(unpack, headers, body, self._max_body_bytes)
+                    unpacked = self._hold(len(body))
+                call.started_s = perf_counter()
+                if report:
+                    report.bytes_in = len(body)
+                request = Request(parameters, scope["query_string"], headers, body, arrived_s, identity)
                 response = await route.handler(request)
             else:
                 response = wrong_method(scope["method"], route.method)
         except Gone:
             return
         except Exception as failure:
-            response = failed(failure, scope["method"], scope["path"])
-        metrics.answered("http", template, str(response.status), started_s)
-        if call:
-            call.answered(template, str(response.status), len(response.body))
-        await _send(send, response)
+            response = error_response(failure, scope["method"], scope["path"])
+        finally:
+            self._buffered.value -= unpacked
+            call.leave()
+        call.end(template, str(response.status), len(response.body))
+        if identity and route.scope in AUDITED:
+            self._gate.record(identity, f"{route.method} {template}", client, scope["path"], str(response.status))
+        await send_response(send, response)
 
     async def _body(self, receive: Receive) -> bytes:
         message = await receive()
@@ -130,6 +151,11 @@ class Lane:
             self._check_size(size)
         return b"".join(parts)
 
+    def _check_port(self, route: Route, scope: Message) -> None:
+        port = self._engines.settings.admin_port
+        if port and route.scope == ADMIN and (scope.get("server") or ("", 0))[1] != port:
+            raise NotFound(f"{route.method} {route.template} is answered on 127.0.0.1:{port} (VIGIL_ADMIN_PORT) alone")
+
     def _check_length(self, scope: Message) -> None:
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -139,20 +165,34 @@ class Lane:
         if size > self._max_body_bytes:
             raise TooLarge(f"body: got {size} bytes, wanted at most {self._max_body_bytes}")
 
-    async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
-        """BentoML's own routes, under the same limit of a body."""
+    def _hold(self, size: int) -> int:
+        check_room(self._buffered.value + size, self._max_buffered_bytes)
+        self._buffered.value += size
+        return size
+
+    async def _pass_on(self, scope: Message, receive: Receive, send: Send, needs: str) -> None:
+        """BentoML's own routes, under the same limit of a body, for those with the scope they need."""
         if scope["path"] == "/metrics":
             metrics.flush()
         try:
+            headers = pick_headers(scope["headers"])
+            client = (scope.get("client") or ("",))[0]
+            self._gate.check_host(headers, client)
+            self._gate.admit(headers, needs, client, _peer(scope))
             self._check_length(scope)
             if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
                 receive = _first(await self._body(receive), receive)
-        except TooLarge as failure:
-            await _send(send, failed(failure, scope["method"], scope["path"]))
+        except (TooLarge, Unauthenticated, Forbidden, RateLimited) as failure:
+            await send_response(send, error_response(failure, scope["method"], scope["path"]))
         except Gone:
             return
         else:
             await self._app(scope, receive, send)
+
+
+def _peer(scope: Message) -> tuple[str, ...]:
+    found: tuple[str, ...] = scope.get("state", {}).get(PEER, ())
+    return found
 
 
 def _first(body: bytes, receive: Receive) -> Receive:
@@ -163,9 +203,3 @@ def _first(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return again
-
-
-async def _send(send: Send, response: Response) -> None:
-    headers = (*response.headers, (b"content-length", str(len(response.body)).encode()))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})

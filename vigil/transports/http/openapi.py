@@ -26,9 +26,12 @@ _TS = {
 }
 _REFUSALS = {
     400: "A field that is missing, unknown or cannot be: named, with what came and what was wanted.",
+    401: "No key, or one that is none, where keys are asked for.",
+    403: "The key lacks the scope that this call needs; or a foreign Host or Origin where none is asked for.",
     404: "No such domain, model, version or record; where they can be told, those there are.",
     413: "A body over the limit.",
-    429: "Too much is waiting: come back after the seconds of Retry-After.",
+    415: "A Content-Encoding other than gzip, deflate and identity.",
+    429: "Too much is waiting, or the caller has called too often: come back after the seconds of Retry-After.",
     503: "No model is loaded; why.",
     504: "The deadline passed before this could run; nothing was computed, nothing has counted.",
 }
@@ -43,7 +46,7 @@ _DEADLINE = {
 }
 
 
-def extended(spec: Any, domains: Sequence[Domain]) -> Any:
+def extend(spec: Any, domains: Sequence[Domain]) -> Any:
     """BentoML's specification of a service with the routes of `domains` in front."""
     import attrs
     from bentoml._internal.service.openapi.specification import PathItem, Tag
@@ -222,7 +225,7 @@ def _get(summary: str, answer: Json, *refusals: int, parameters: Sequence[Json] 
 
 def _operation(tag: Json, summary: str, answer: Json, refusals: Sequence[int], parameters: Sequence[Json]) -> Json:
     answers = {"200": {"description": "OK", "content": {"application/json": {"schema": answer}}}}
-    for status in refusals:
+    for status in sorted({*refusals, 401, 403, *([415] if 413 in refusals else ())}):
         content = {"application/json": {"schema": _ERROR}}
         answers[str(status)] = {"description": _REFUSALS[status], "content": content}
     if 429 in refusals:

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from vigil.domains.schema import UNREADABLE
-from vigil.errors import InvalidInput
+from vigil.errors import InvalidInput, cut
 from vigil.transports import oip
+from vigil.transports.engines import Engines
 from vigil.transports.http.message import Request, Response, json
-from vigil.transports.worker import Worker
 
 
 class IndexRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -33,33 +33,34 @@ class RepositoryRoutes:
     """Handlers of `/v2/repository/...`.
 
     Args:
-        worker: whose engines answer.
+        engines: which answer.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
 
     async def index(self, request: Request) -> Response:
         """The versions in the store, with their state; with `{"ready": true}` only what answers."""
-        asked = _decoded(request, IndexRequest)
-        return json(await asyncio.to_thread(oip.index, list(self._worker.engines.values()), bool(asked.ready)))
+        asked = _decode(request, IndexRequest)
+        return json(await asyncio.to_thread(oip.index, list(self._engines.by_name.values()), bool(asked.ready)))
 
     async def load(self, request: Request) -> Response:
         """Takes the store's present model, while requests go on."""
-        oip.check_load(_decoded(request, ModelRequest).parameters or {})
-        session = await self._worker.load(request.path["model"])
+        oip.check_load(_decode(request, ModelRequest).parameters or {})
+        session = await self._engines.load(request.path["model"])
         return json({"name": request.path["model"], "version": session.version, "state": "READY"})
 
     async def unload(self, request: Request) -> Response:
         """Lets the rules tier answer from now on."""
-        _decoded(request, ModelRequest)
-        await self._worker.unload(request.path["model"])
+        _decode(request, ModelRequest)
+        await self._engines.unload(request.path["model"])
         return json({"name": request.path["model"], "state": "UNAVAILABLE"})
 
 
-def _decoded(request: Request, kind: type[Body]) -> Body:
+def _decode(request: Request, kind: type[Body]) -> Body:
     """The body; an empty one asks for nothing in particular."""
     try:
         return msgspec.json.decode(request.body or b"{}", type=kind)
     except UNREADABLE as failure:
-        raise InvalidInput(f"body: {failure}; wanted an object with {', '.join(kind.__struct_fields__)}") from None
+        fields = ", ".join(kind.__struct_fields__)
+        raise InvalidInput(f"body: {cut(str(failure), 200)}; wanted an object with {fields}") from None

@@ -1,0 +1,1 @@
+"""The compiled kernel: what turns events into features, whoever keeps their state."""

@@ -1,0 +1,1 @@
+"""Feature state on servers (Redis, Valkey), shared by any number of processes."""

@@ -1,0 +1,1 @@
+"""What a process tells of itself: metrics, traces, the access log and the log."""

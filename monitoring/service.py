@@ -18,6 +18,7 @@ def service() -> Board:
     _load(board)
     _time(board)
     _events(board)
+    _access(board)
     return board
 
 
@@ -247,5 +248,38 @@ def _events(board: Board) -> None:
             [(f"sum by (job, domain) (vigil_state_away{{{OF}}})", "{{job}} {{domain}}")],
             "short",
             ((1, RED),),
+        ),
+    )
+
+
+def _access(board: Board) -> None:
+    board.begin(row("Access"))
+    board.add(
+        8,
+        7,
+        series(
+            "Calls over their limit",
+            "Refused a second, by what the caller is known by.",
+            [(f"sum by (caller) (rate(vigil_rate_limited_total{{{OF}}}[$__rate_interval]))", "{{caller}}")],
+            "short",
+        ),
+        series(
+            "Workers that limit rates alone",
+            "As Redis is away, each gives its share.",
+            [(f"sum by (job) (vigil_rate_limits_alone{{{OF}}})", "{{job}}")],
+            "short",
+            ((1, RED),),
+        ),
+        series(
+            "Bytes that wait",
+            "Bodies that came and answers that nobody took, over HTTP.",
+            [(f"sum by (job) (vigil_buffered_bytes{{{OF}}})", "{{job}}")],
+            "bytes",
+        ),
+        series(
+            "Audit entries by what became of them",
+            "A second; lost: the disk refused them or was behind.",
+            [(f"sum by (outcome) (rate(vigil_audit_total{{{OF}}}[$__rate_interval]))", "{{outcome}}")],
+            "short",
         ),
     )

@@ -1,22 +1,50 @@
 """What `helm test` runs in Vigil's image: one event through the Service, by the full model, or exit code 1."""
 
 import json
+import os
 import sys
 import time
 import urllib.request
+from pathlib import Path
+
+KEY = os.environ.get("VIGIL_CLIENT_KEY", "")
 
 
 def over_http(address: str, domain: str, event: dict) -> dict:
     """The decision, over HTTP."""
-    request = urllib.request.Request(f"http://{address}/v1/{domain}/score", json.dumps(event).encode())
+    return over(f"http://{address}", domain, event)
+
+
+def over_https(address: str, domain: str, event: dict) -> dict:
+    """The decision, over HTTP with TLS."""
+    return over(f"https://{address}", domain, event)
+
+
+def over(url: str, domain: str, event: dict) -> dict:
+    headers = {"X-API-Key": KEY} if KEY else {}
+    request = urllib.request.Request(f"{url}/v1/{domain}/score", json.dumps(event).encode(), headers)
     with urllib.request.urlopen(request, timeout=5) as answer:
         return json.load(answer)
 
 
 def over_grpc(address: str, domain: str, event: dict) -> dict:
-    """The decision, over gRPC: entities have keys of text, the rest is numbers."""
+    """The decision, over gRPC."""
     import grpc
 
+    return over_channel(grpc.insecure_channel(address), domain, event)
+
+
+def over_grpcs(address: str, domain: str, event: dict) -> dict:
+    """The decision, over gRPC with TLS."""
+    import grpc
+
+    file = os.environ.get("SSL_CERT_FILE")
+    authorities = Path(file).read_bytes() if file else None
+    return over_channel(grpc.secure_channel(address, grpc.ssl_channel_credentials(authorities)), domain, event)
+
+
+def over_channel(opened: object, domain: str, event: dict) -> dict:
+    """The decision: entities have keys of text, the rest is numbers."""
     from vigil.transports.proto import decisions_pb2 as pb
     from vigil.transports.proto import decisions_pb2_grpc as rpc
 
@@ -24,10 +52,14 @@ def over_grpc(address: str, domain: str, event: dict) -> dict:
     entities = {key: value for key, value in values.items() if isinstance(value, str)}
     message = pb.Event(event_id=event["event_id"], ts_ms=event["ts"], entities=entities)
     message.numbers.update({key: value for key, value in values.items() if key not in entities})
-    with grpc.insecure_channel(address) as channel:
+    with opened as channel:
         asked = pb.ScoreRequest(domain=domain, events=[message])
-        decision = rpc.DecisionsStub(channel).Score(asked, timeout=5).decisions[0]
+        metadata = [("x-api-key", KEY)] if KEY else []
+        decision = rpc.DecisionsStub(channel).Score(asked, timeout=5, metadata=metadata).decisions[0]
     return {key: getattr(decision, key) for key in ("event_id", "risk", "action", "tier", "degraded")}
+
+
+BY = {"http": over_http, "https": over_https, "grpc": over_grpc, "grpcs": over_grpcs}
 
 
 def main(transport: str, address: str, domain: str, event: str, timeout_s: str) -> int:
@@ -37,7 +69,7 @@ def main(transport: str, address: str, domain: str, event: str, timeout_s: str) 
     until_s = time.monotonic() + float(timeout_s)
     while True:
         try:
-            decision = {"http": over_http, "grpc": over_grpc}[transport](address, domain, asked)
+            decision = BY[transport](address, domain, asked)
             break
         except Exception as failure:
             if time.monotonic() > until_s:

@@ -4,10 +4,16 @@
 {{- if and $v.autoscaling.enabled $v.keda.enabled -}}
 {{- fail "autoscaling.enabled and keda.enabled: two autoscalers would fight over the same pods; enable one" -}}
 {{- end -}}
-{{- if and $v.state.existingSecret (ne $v.state.url "memory:") -}}
+{{- if and (not $v.state.url) (not $v.state.existingSecret) (not $v.valkey.trial.enabled) -}}
+{{- fail "state.url is empty: give memory:, redis://..., or state.existingSecret" -}}
+{{- end -}}
+{{- if and $v.tls.secret $v.knative.enabled -}}
+{{- fail "knative.enabled with tls.secret: Knative speaks TLS itself, and plainly with the pods" -}}
+{{- end -}}
+{{- if and $v.state.existingSecret (not (has $v.state.url (list "memory:" ""))) -}}
 {{- fail "state.url and state.existingSecret: both say where state lies; give one" -}}
 {{- end -}}
-{{- if and $v.valkey.trial.enabled (or $v.state.existingSecret (ne $v.state.url "memory:")) -}}
+{{- if and $v.valkey.trial.enabled (or $v.state.existingSecret (not (has $v.state.url (list "memory:" "")))) -}}
 {{- fail "valkey.trial.enabled with state.url or state.existingSecret: both say where state lies; give one" -}}
 {{- end -}}
 {{- if and $v.kafka.trial.enabled $v.kafka.brokers -}}

@@ -19,7 +19,8 @@ metadata:
   {{- include "vigil.metadata" (list $root .component $suffix) | nindent 2 }}
 spec:
   replicas: 1
-  serviceName: {{ include "vigil.fullname" $root }}{{ $suffix }}
+  revisionHistoryLimit: {{ $root.Values.revisionHistoryLimit }}
+  serviceName: {{ printf "%s%s" (include "vigil.fullname" $root) $suffix | quote }}
   selector:
     matchLabels:
       {{- include "vigil.selector" (list $root .component) | nindent 6 }}
@@ -29,19 +30,16 @@ spec:
         {{- include "vigil.selector" (list $root .component) | nindent 8 }}
     spec:
       {{- include "vigil.podBase" $root | nindent 6 }}
-      securityContext:
-        {{- include "vigil.podSecurity" $root | nindent 8 }}
       terminationGracePeriodSeconds: 30
       containers:
         - name: {{ .component }}
-          image: {{ .image }}
-          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          image: {{ .image | quote }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy | quote }}
           command: {{ toYaml .command | nindent 12 }}
           {{- with .env }}
           env: {{ toYaml . | nindent 12 }}
           {{- end }}
-          securityContext:
-            {{- include "vigil.containerSecurity" $root | nindent 12 }}
+          {{- include "vigil.containerSecurity" $root | nindent 10 }}
           ports:
             - {name: tcp, containerPort: {{ .port }}}
           startupProbe:
@@ -73,7 +71,7 @@ spec:
     - metadata: {name: data}
       spec:
         accessModes: [ReadWriteOnce]
-        resources: {requests: {storage: {{ . }}}}
+        resources: {requests: {storage: {{ . | quote }}}}
   {{- end }}
 {{- if $root.Values.networkPolicy.enabled }}
 ---

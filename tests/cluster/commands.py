@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -58,13 +59,13 @@ class Cluster:
         """As :func:`run`: a verb of Helm's on the release."""
         return run(str(TOOLS / "helm"), verb, RELEASE, *arguments, "--namespace", self.namespace)
 
-    def apply(self, verb: str, values: Path, *arguments: str) -> str:
+    def apply(self, verb: str, values: Path, *arguments: str, chart: Path = CHART) -> str:
         """Installs or upgrades, and waits until all pods are ready."""
         name, _, tag = self.image.rpartition(":")
         image = ("--set", f"image.repository={name}", "--set-string", f"image.tag={tag}")
-        chart = (str(CHART), "--values", str(values), *image, "--wait", "--timeout", "240s")
+        what = (str(chart), "--values", str(values), *image, "--wait", "--timeout", "240s")
         try:
-            return self.helm(verb, *chart, *arguments)
+            return self.helm(verb, *what, *arguments)
         except Refused as failure:
             seen = self.kubectl("get", "pods,persistentvolumeclaims,events")
             raise Refused(f"{failure}\n{seen[-6000:]}") from failure
@@ -78,15 +79,20 @@ class Cluster:
         """What a program prints in one of Vigil's pods."""
         return self.kubectl("exec", pod, "--", "python", "-c", code)
 
+    def key(self, entry: str = "key") -> str:
+        """One of the keys that the chart has made."""
+        return base64.b64decode(self.get("secret", f"{RELEASE}-keys")["data"][entry]).decode()
+
     def counted(self, pod: str, series: str, port: int = 3000) -> float:
         """A counter of a pod, of all series whose names begin so."""
         address = f"http://127.0.0.1:{port}/metrics"
-        said = self.python(pod, f"import urllib.request as web; print(web.urlopen('{address}').read().decode())")
+        call = f"web.Request('{address}', headers={{'X-API-Key': '{self.key('metrics-key')}'}})"
+        said = self.python(pod, f"import urllib.request as web; print(web.urlopen({call}).read().decode())")
         return sum(float(line.rpartition(" ")[2]) for line in said.splitlines() if line.startswith(series))
 
     def start(self, name: str, *arguments: str) -> None:
         """Starts a pod of Vigil's image, locked down, with a command."""
-        self.kubectl("apply", "--filename", "-", given=json.dumps(_pod(name, self.image, arguments)))
+        self.kubectl("apply", "--filename", "-", given=json.dumps(_pod(name, self.image, arguments, self.key())))
 
     def done(self, name: str, *arguments: str) -> str:
         """What such a pod has printed at its end; the pod is gone then."""
@@ -113,7 +119,7 @@ class Cluster:
             self.kubectl("delete", "pod", "load", "--now", "--ignore-not-found")
 
 
-def _pod(name: str, image: str, arguments: tuple[str, ...]) -> dict[str, Any]:
+def _pod(name: str, image: str, arguments: tuple[str, ...], key: str) -> dict[str, Any]:
     locked = {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -126,6 +132,7 @@ def _pod(name: str, image: str, arguments: tuple[str, ...]) -> dict[str, Any]:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": arguments,
+        "env": [{"name": "VIGIL_CLIENT_KEY", "value": key}],
         "securityContext": locked,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }

@@ -18,7 +18,10 @@ from vigil.transports.proto import decisions_pb2 as pb
 from vigil.transports.proto import decisions_pb2_grpc as rpc
 
 HTTP_PORT, GRPC_PORT, LIMIT_S = 3000, 3001, 10.0
-HEAD = "POST /v1/payments/score HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n"
+HEAD = (
+    "POST /v1/payments/score HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-api-key: {}\r\ncontent-length: {}\r\n\r\n"
+)
+KEY = os.environ["VIGIL_CLIENT_KEY"]
 RUN = os.urandom(4).hex()
 
 
@@ -34,7 +37,7 @@ async def over_http(host: str, number: int) -> None:
     body = json.dumps(event).encode()
     reader, writer = await asyncio.open_connection(host, HTTP_PORT)
     try:
-        writer.write(HEAD.format(host, len(body)).encode() + body)
+        writer.write(HEAD.format(host, KEY, len(body)).encode() + body)
         answer = await reader.read()
     finally:
         writer.close()
@@ -47,7 +50,7 @@ async def over_grpc(stub: rpc.DecisionsStub, number: int) -> None:
     event = pb.Event(event_id=f"{RUN}-g{number}", ts_ms=int(time.time() * 1000))
     event.entities.update({"customer": "c2", "terminal": "t2"})
     event.numbers["amount"] = 9.5
-    answer = await stub.Score(pb.ScoreRequest(domain="payments", events=[event]))
+    answer = await stub.Score(pb.ScoreRequest(domain="payments", events=[event]), metadata=[("x-api-key", KEY)])
     if len(answer.decisions) != 1:
         raise ConnectionError("no decision")
 

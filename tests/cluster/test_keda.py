@@ -41,9 +41,9 @@ assert writer.flush(60) == 0
 """
 READ = """
 import json, sys
-from vigil.stream.kafka.clients import Topic
-from vigil.stream.kafka.whole import WholeTopic
-batches = WholeTopic(Topic.parse(sys.argv[1]), {}).batches(1000)
+from vigil.stream.topics import Topic
+from vigil.stream.kafka.topic_reader import TopicReader
+batches = TopicReader(Topic.parse(sys.argv[1]), {}).batches(1000)
 ids = [json.loads(value)["event_id"] for values, _ in batches for value in values]
 print(len(ids), len(set(ids)))
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def test_an_upgrade_under_load_fails_no_call(installed: Cluster) -> None:
         until("the old pods to go", lambda: not before & {item["metadata"]["name"] for item in _all_pods(installed)})
     assert outcome["failed"] == 0, outcome
     assert outcome["calls"] > RATE
+
+
+def test_an_upgrade_that_keeps_values_takes_those_of_a_chart_that_knew_less(installed: Cluster, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(CHART, older)
+    known = yaml.safe_load((older / "values.yaml").read_text())
+    for section in ("tls", "knative", "extraVolumes", "revisionHistoryLimit", "canary"):
+        del known[section]
+    (older / "values.yaml").write_text(yaml.safe_dump(known))
+    installed.apply("upgrade", VALUES, chart=older)
+    before = {pod["metadata"]["name"] for pod in installed.pods()}
+    for way in ("--reuse-values", "--reset-then-reuse-values"):
+        installed.helm("upgrade", str(CHART), way, "--wait", "--timeout", "240s")
+        assert {pod["metadata"]["name"] for pod in installed.pods()} == before
+        assert installed.get("deployment", RELEASE)["spec"]["revisionHistoryLimit"] == 5
 
 
 def test_a_broken_revision_rolls_itself_back_and_fails_no_call(installed: Cluster) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.features.every_feature import DOMAIN
 from vigil.domains.schema import Feedback
-from vigil.features.store import MemoryStore
+from vigil.features.memory.store import MemoryStore
 
 STEPS, HOUR = 2000, 3_600_000
 
@@ -28,7 +28,7 @@ def digest() -> str:
             }
             for name, hour, slow in zip(names.tolist(), hours.tolist(), late.tolist(), strict=True)
         ]
-        features, status = store.apply([store.schema.make(event) for event in events])
+        features, status = store.apply_events([store.schema.make(event) for event in events])
         labelled = store.feedback([Feedback(str(names[0] + 1), int(late[0]))])
         found.update(features.tobytes() + status.tobytes() + labelled.tobytes())
     for array in store.compacted().values():

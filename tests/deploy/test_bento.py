@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import model_store
+from testbed import tiny_model
 from tests.conftest import ROOT
-from tests.serving import tiny_model
 from vigil import domains
 
 PAYMENTS = domains.load("payments")
@@ -84,3 +84,10 @@ def test_the_dockerfiles_pass_hadolint(name: str) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, ROOT / "deploy" / name], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_the_load_image_needs_no_more_of_the_checkout_than_it_copies() -> None:
+    copied = re.findall(r"^COPY (\w+) /app/load/", (ROOT / "deploy" / "load.Dockerfile").read_text(), re.MULTILINE)
+    absent = {"testbed", "training", "optimize", "monitoring", "tests"} - set(copied)
+    script = f"import sys; sys.modules.update(dict.fromkeys({sorted(absent)})); import loadtest.locustfile"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

@@ -19,10 +19,10 @@ from tests.conftest import ROOT, tool
 from vigil import cli, settings
 
 PROFILES = "stream", "monitoring", "feed"
-ALWAYS = {"vigil", "valkey"}
+ALWAYS = {"keys", "vigil", "valkey"}
 LOAD = "load", "load-worker"  # only when asked for
 OURS = "vigil", "stream", "feed", "feed-stream"
-ONCE = {"topics"}
+ONCE = {"keys", "topics"}
 # What the images declare as such.
 VOLUMES = {
     "/apache/kafka:": {"/etc/kafka/secrets", "/var/lib/kafka/data", "/mnt/shared/config"},
@@ -67,9 +67,13 @@ def test_only_the_loopback_interface_is_published(whole: Any) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_settings_and_commands_are_those_that_the_program_has(name: str, whole: Any) -> None:
+def test_settings_and_commands_are_those_that_the_program_has(name: str, whole: Any, tmp_path: Path) -> None:
     service = whole[name]
-    settings.load(service.get("environment", {}))
+    for made in ("key", "state-url"):  # by the service `keys`, where the others look
+        (tmp_path / made).write_text(f"redis://{made}")
+        assert f"> {made}\n" in whole["keys"]["command"][2].replace(" &&", "") + "\n"
+    given = service.get("environment", {})
+    settings.load({key: value.replace("@/keys", f"@{tmp_path}") for key, value in given.items()})
     match words(service.get("command")):
         case []:
             return
@@ -145,6 +149,8 @@ def test_prometheus_misses_nothing_of_a_profile_that_is_left_out(scraped: Any, w
     for job in scraped.values():
         fixed = {target.partition(":")[0] for group in job.get("static_configs", []) for target in group["targets"]}
         assert fixed <= ALWAYS
+        if fixed == {"vigil"}:
+            assert job["authorization"] == {"credentials_file": "/keys/metrics-key"}
     [looked_up] = scraped["vigil-stream"]["dns_sd_configs"]
     assert all(whole[name]["profiles"] == ["stream"] for name in looked_up["names"])
 

@@ -16,12 +16,20 @@ SCHEMA = Path(__file__).parent.parent.parent / "helm" / "values.schema.json"
 CHARTS_OWN = {
     "state_dir",
     "state_url",
+    "access",
+    "keys_file",
+    "client_key",
+    "admin_port",
     "grpc_host",
     "grpc_port",
+    "grpc_connection_age_s",
     "kafka_properties",
     "stream_member",
     "stream_metrics_host",
     "stream_metrics_port",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
 }
 
 

@@ -8,8 +8,8 @@ import promql_parser as promql
 from prometheus_client import Counter, Gauge, Histogram
 
 from tests.monitoring.rules import RULES
-from vigil import metrics
-from vigil.tallies import Family
+from vigil.observe import metrics
+from vigil.observe.tallies import Family
 
 TARGET = {"namespace", "job", "instance"}
 FOREIGN = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from loadtest.served import LOCALHOST, Process, free_port
+from testbed.served import LOCALHOST, Process, free_port
 from tests.conftest import tool
 from tests.monitoring.rules import FILES
 

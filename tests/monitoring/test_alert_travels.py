@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.served import Served
 from monitoring.service import service
+from testbed import tiny_model
+from testbed.served import Served
 from tests.monitoring.prometheus import Alertmanager, Prometheus
 from tests.monitoring.webhook import Alert, Webhook
-from tests.serving import tiny_model
 from tests.serving.calls import call, payment
 from vigil import domains
 

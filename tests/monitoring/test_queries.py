@@ -16,10 +16,10 @@ from monitoring.__main__ import FOLDER, boards, written
 from tests.conftest import ROOT
 from tests.monitoring.labels import Checker, Wrong, ours
 from tests.monitoring.rules import RULES
+from vigil.serving.process import ServingProcess
 from vigil.settings import Settings
 from vigil.transports.http.routes import Routes
 from vigil.transports.proto import decisions_pb2
-from vigil.transports.worker import Worker
 
 BOARDS = {name: board.as_json() for name, board in boards().items()}
 PANELS = [
@@ -89,7 +89,7 @@ def test_every_recorded_series_is_looked_at(checker: Checker) -> None:
 
 def test_service_levels_are_those_of_scores_risks_and_labels() -> None:
     (routes,) = set(re.findall(r'route=~"(.*?)"', (ROOT / "helm" / "rules" / "slo.yaml").read_text()))
-    http = {route.template for route in Routes(Worker(Settings())).table}
+    http = {route.template for route in Routes(ServingProcess(Settings())).table}
     counted = {route for route in http if re.fullmatch(routes, route)}
     assert counted == {route for route in http if route.endswith(("/score", "/feedback", "/infer"))}
     decisions = {method.name for method in decisions_pb2.DESCRIPTOR.services_by_name["Decisions"].methods}
@@ -111,7 +111,7 @@ def test_grafanas_own_types_know_all_that_a_dashboard_says(name: str) -> None:
 
 
 def _lost(wanted: Any, kept: Any, at: str = "") -> list[str]:
-    """Places in which `kept` does not say what `wanted` says; it may say more."""
+    """OffsetKeeper in which `kept` does not say what `wanted` says; it may say more."""
     if isinstance(wanted, dict):
         return [place for key, part in wanted.items() for place in _lost(part, kept.get(key), f"{at}/{key}")]
     if isinstance(wanted, list) and len(wanted) == len(kept):

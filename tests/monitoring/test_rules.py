@@ -12,7 +12,7 @@ import yaml
 from tests.conftest import ROOT, tool
 from tests.monitoring.cases import CASES, Case, Series
 from tests.monitoring.rules import ALERTS, FILE_OF, FILES
-from vigil.telemetry import FAULTS
+from vigil.observe.calls import FAULTS
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from loadtest.served import LOCALHOST
+from testbed.served import LOCALHOST
 
 Alert = dict[str, Any]
 

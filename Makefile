@@ -1,71 +1,77 @@
 # What a person and CI type. `make help` lists the verbs.
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 3000
-GRPC_PORT ?= 3001
+GRPC_PORT ?= $(shell echo $$(($(PORT) + 1)))
 export BENTOML_DO_NOT_TRACK ?= True
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode on disk every start takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
+# Code of elsewhere has no place in this environment.
+unexport PYTHONPATH PYTHONHOME
 
 demo model run bench limits bench-stream: export VIGIL_STATE_DIR ?= $(CURDIR)/state
 demo model run bench limits bench-stream: export VIGIL_GRPC_PORT ?= $(GRPC_PORT)
 
 CLIENTS := build/clients
 TOOLS := build/tools
+DOCS := .venv-docs
+# What fetches them ends with 3 where this machine cannot have a part, and has said so: tests name what they skip.
+WITHOUT := [ $$? -eq 3 ]
 
 # BASE=debian: without a registry, as in CI (as root, on Debian)
 ENGINE ?= $(if $(or $(filter debian,$(BASE)),$(shell command -v podman)),podman,docker)
 IMAGE ?= localhost/vigil:0.1.0
-BASE ?= docker.io/library/python:3.11-slim-bookworm
-BUILD ?= docker.io/library/python:3.11-bookworm
+# The release of the bases, and the Python of each.
+DEBIAN ?= bookworm
+PYTHON_bookworm := 3.11
+PYTHON_trixie := 3.13
+BASE ?= docker.io/library/python:$(PYTHON_$(DEBIAN))-slim-$(DEBIAN)
+BUILD ?= docker.io/library/python:$(PYTHON_$(DEBIAN))-$(DEBIAN)
 image: export ENGINE := $(ENGINE)
 image: export IMAGE := $(IMAGE)
 image: export BASE := $(BASE)
 image: export BUILD := $(BUILD)
+image: export DEBIAN := $(DEBIAN)
+image: export PLATFORM := $(PLATFORM)
 ifeq ($(BASE),debian)
 image: export CONTAINERS_CONF := $(CURDIR)/deploy/debian/containers.conf
 endif
 
-.PHONY: help setup clients tools chart-docs chart-live model run demo image test check format bench limits load bench-stream kafka pins clean
+SUITES ?= bookworm trixie
+N ?= auto
+TESTS := $(BIN)/python -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
+SEED := $(if $(filter random,$(ORDER)),$(shell echo $$RANDOM),$(ORDER))
+
+.PHONY: help setup clients tools docs chart-docs chart-live model run demo image bare test test-fast check format bench limits load bench-stream kafka pins clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/ready ## Everything into .venv of this checkout
-
-$(VENV)/ready: requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Vigil needs Python 3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@touch $@
+setup: ## Everything into .venv of this checkout; PYTHON=python3.12: by that one, else by the newest it knows
+	@PYTHON="$(PYTHON)" PORT="$(PORT)" GRPC_PORT="$(GRPC_PORT)" requirements/environment $(VENV) $(MAKECMDGOALS)
 
 clients: $(CLIENTS)/ready ## KServe's and MLServer's clients and NVIDIA's perf_analyzer, which tests serve
 
-$(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlserver.txt requirements/perf-analyzer.txt | $(VENV)/ready
-	@requirements/clients $(CLIENTS)
-	@touch $@
+$(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlserver.txt requirements/perf-analyzer.txt | setup
+	@requirements/clients $(CLIENTS) && touch $@ || $(WITHOUT)
 
-tools: $(TOOLS)/prometheus-ready $(TOOLS)/compose-ready $(TOOLS)/ready ## What tests need besides: Prometheus, Alertmanager, Compose's parser, Helm and what checks the chart (needs go)
+tools: $(TOOLS)/ready ## What tests need besides: Prometheus, Alertmanager, a Redis with TLS, Compose's parser, Helm and what checks the chart
 
-$(TOOLS)/prometheus-ready: requirements/prometheus
-	@requirements/prometheus $(TOOLS)
-	@touch $@
+$(TOOLS)/ready: requirements/tools requirements/debian requirements/helm.txt | setup
+	@requirements/tools $(TOOLS) && touch $@ || $(WITHOUT)
 
-$(TOOLS)/compose-ready: requirements/compose
-	@requirements/compose $(TOOLS)
-	@touch $@
+docs: $(DOCS)/ready ## These documents and the API as a site, build/docs/index.html; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --quiet --strict
 
-$(TOOLS)/ready: requirements/tools requirements/helm.txt | $(VENV)/ready
-	@requirements/tools $(TOOLS)
-	@touch $@
+$(DOCS)/ready: requirements/docs.txt | setup
+	@uv venv --quiet --clear --python $(BIN)/python $(DOCS)
+	@uv pip install --quiet --python $(DOCS)/bin/python --no-deps --require-hashes -r $< && touch $@
 
-chart-docs: $(TOOLS)/ready ## helm/README.md, from the comments in helm/values.yaml
+chart-docs: $(TOOLS)/ready ## helm/README.md, from the comments in helm/values.yaml, and what the templates know of it
+	@cp helm/values.yaml helm/files/values.yaml
 	@$(TOOLS)/helm-docs --log-level warning --chart-search-root helm --sort-values-order file
 
 chart-live: export KEDA := $(KEDA)
@@ -81,15 +87,23 @@ model: setup ## A trained and optimized model, where the store has none that fit
 run: model ## The same set-up, then the service stays up (trains only where there is no model yet)
 	@exec bentoml serve --host 127.0.0.1 --port $(PORT)
 
-image: model ## The image, tried out: build/image/image.tar (needs podman or docker; BASE=debian: neither, nor a registry)
+image: model ## The image, tried out: build/image/image.tar (needs podman or docker; BASE=debian: neither, nor a registry); PLATFORM=linux/amd64,linux/arm64: of both
 	@deploy/image
 	@$(BIN)/python -m pytest -m image tests/deploy
 
-test: setup clients tools ## All tests (those of Kafka need java and mvn)
-	@$(BIN)/python -m pytest
+bare: ## The README's two commands in a bare Debian 12 and 13, as an ordinary user; FULL=1: all tests (root, on Debian)
+	@tests/bare/run $(if $(FULL),test,test-fast) $(SUITES)
 
-check: setup ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+test: setup clients tools $(DOCS)/ready ## All tests, in parallel (those of Kafka need java and mvn); ONLY=tests/features: some; ORDER=random: in any order
+	@$(if $(ORDER),echo "again in this order: make test ORDER=$(SEED)")
+	@$(TESTS) $(if $(ORDER),--order $(SEED)) $(ONLY)
+
+test-fast: setup ## The fast ones of them, with nothing but Python: in two minutes
+	@$(TESTS) -m 'not slow'
+
+check: setup ## ruff, and mypy as on the oldest and newest Python and on macOS
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy && $(BIN)/mypy --python-version 3.13 && $(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 
 format: setup
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
@@ -107,10 +121,10 @@ bench-stream: model ## Kafka to Kafka: rate, latency, recovery, flatness (needs 
 	@$(BIN)/python -m loadtest.stream
 
 kafka: setup ## A Kafka broker in the foreground on 127.0.0.1:9092, with the topics (needs java and mvn)
-	@exec $(BIN)/python -m loadtest.kafka
+	@exec $(BIN)/python -m testbed.kafka
 
 pins: setup ## Compiles requirements/*.txt anew
 	@requirements/compile
 
 clean: ## Removes what was made, the model store excepted
-	@rm -rf $(VENV) .venv-peers state build reports
+	@rm -rf $(VENV) $(DOCS) .venv-peers state build reports

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import socket
 import subprocess
 import sys
@@ -221,15 +222,35 @@ def test_health_needs_no_key(guarded: Guarded) -> None:
         assert stub.Check(health_pb2.HealthCheckRequest(), timeout=20).status == 1
 
 
+def test_a_stream_of_reflection_ends_with_its_key(guarded: Guarded) -> None:
+    key, text = keys.create(guarded.path, "reader", ["read"])
+    asked: queue.Queue[Any] = queue.Queue()
+    listing = reflection_pb2.ServerReflectionRequest(list_services="")
+    with grpc.insecure_channel(guarded.served.grpc_address) as channel:
+        until_s = time.monotonic() + 30
+        while ask(channel, "ServerReflectionInfo", [("x-api-key", text)]) != "OK":
+            assert time.monotonic() < until_s
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        answers = stub.ServerReflectionInfo(iter(asked.get, None), metadata=[("x-api-key", text)], timeout=60)
+        asked.put(listing)
+        assert next(answers).list_services_response.service
+        keys.revoke(guarded.path, key.id)
+        requests = iter(lambda: asked.put(listing), 0)
+        with pytest.raises(grpc.RpcError) as refused:
+            list(zip(requests, answers, strict=False))
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        asked.put(None)
+
+
 def test_keys_come_and_go_while_it_serves(guarded: Guarded) -> None:
     port = guarded.served.port
     key, text = keys.create(guarded.path, "till", ["score"])
     header = {"X-API-Key": text}
-    until_s = time.monotonic() + 5
+    until_s = time.monotonic() + 30
     while call(port, "POST", "/v1/payments/score", payment("new"), header).status != 200:
         assert time.monotonic() < until_s
     keys.revoke(guarded.path, key.id)
-    until_s = time.monotonic() + 5
+    until_s = time.monotonic() + 30
     while call(port, "POST", "/v1/payments/score", payment("old"), header).status != 401:
         assert time.monotonic() < until_s
 
@@ -294,6 +315,7 @@ services:
                 "Access-Control-Request-Headers": "x-api-key",
             }
             before = call(served.port, "OPTIONS", score, headers=ask)
+            assert call(served.port, "OPTIONS", "/predict", headers=ask).status == (200 if allowed else 403)
             after = call(served.port, "POST", score, payment("page"), {"Origin": page})
             assert (before.status, after.status) == ((200, 200) if allowed else (403, 403))
             for answer in (before, after):

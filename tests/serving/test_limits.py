@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from testbed import tiny_model
 from testbed.served import ROOT, Served
 from tests.serving.calls import call, payment, tensor
+from tests.serving.wire import Wire, post, status
 from vigil import domains
 from vigil.access import keys
 from vigil.transports.proto import decisions_pb2, decisions_pb2_grpc
@@ -42,7 +43,8 @@ def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     path = folder / "keys.json"
     scopes = ["score", "infer", "feedback"]
     made = {
-        name: keys.create(path, name, scopes)[1] for name in ("one", "many", "rpc", "sevens", "flow", "rows", "tensors")
+        name: keys.create(path, name, scopes)[1]
+        for name in ("one", "many", "rpc", "sevens", "flow", "rows", "tensors", "predicted")
     }
     made["free"] = keys.create(path, "free", [*scopes, "admin"], rate=0.0)[1]
     environment = {
@@ -81,6 +83,18 @@ def test_events_of_an_array_count_each(limited: Limited) -> None:
     seven_rows = tensor([[0.0] * len(domains.load("payments").features)] * 7)
     found = [call(port, "POST", "/v2/models/payments/infer", seven_rows, header).status for _ in range(3)]
     assert found == [200, 429, 429]
+    header = {"X-API-Key": limited.keys["predicted"]}
+    rows = {"features": [[0.0] * len(domains.load("payments").features)] * 12}
+    assert [call(port, "POST", "/predict", rows, header).status for _ in range(3)] == [200, 429, 429]
+
+
+def test_a_body_of_many_levels_is_refused_in_a_line(limited: Limited) -> None:
+    deep = b'{"features": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    with Wire(limited.served.port) as wire:
+        wire.send(post("/predict", deep, f"x-api-key: {limited.keys['free']}", "content-type: application/json"))
+        answer = wire.answer()
+    assert status(answer) == 400
+    assert b"too many levels" in answer
 
 
 def test_the_same_holds_over_grpc(limited: Limited) -> None:

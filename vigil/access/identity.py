@@ -19,7 +19,7 @@ class Identity(NamedTuple):
     """Who calls.
 
     Attributes:
-        name: of the key's holder, the token's or certificate's subject, or "anyone" where no key is asked for.
+        name: of the key's holder, "sub:" and the token's subject, or "anyone" where no key is asked for.
         id: of the key; "" where there is none.
         scopes: what they may do.
         expires_s: until when, seconds since 1970.

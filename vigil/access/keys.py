@@ -138,8 +138,6 @@ def _decoded(path: Path, content: bytes) -> list[Key]:
                 raise ConfigError(f"{key.id}: wanted times with their offset from UTC")
             if not all(0 <= number < float("inf") for number in (key.rate or 0, key.burst or 0)):
                 raise ConfigError(f"{key.id}: wanted a rate and a burst of 0 or more")
-            if not all(0 <= number < float("inf") for number in (key.rate or 0, key.burst or 0)):
-                raise ConfigError(f"{key.id}: wanted a rate and a burst of 0 or more")
     except (msgspec.MsgspecError, ConfigError, UnicodeDecodeError, RecursionError) as failure:
         raise ConfigError(f"keys in {path}: {failure}") from None
     return keys

@@ -44,10 +44,10 @@ class Tokens:
             if not value:
                 raise ConfigError(f"VIGIL_JWT_KEYS={quote(self._source)}: wanted VIGIL_JWT_{name.upper()} beside it")
         self._remembered: dict[bytes, Identity] = {}
-        self._keys: dict[str, jwt.PyJWK] = {}
+        self._content, self._keys = b"", dict[str, jwt.PyJWK]()
         self._read_s = monotonic()
         self._reading = threading.Lock()
-        self._keys = self._read()
+        self._read()
 
     def identity(self, token: bytes, digest: bytes) -> Identity | None:
         """Whose token it is; None where it is not to be believed.
@@ -83,7 +83,7 @@ class Tokens:
         given = claims.get(self._claim, ())
         scopes = given.split() if isinstance(given, str) else given if isinstance(given, list) else ()
         ours = [scope for scope in scopes if scope in SCOPES]
-        return Identity(claims["sub"], "", frozenset((*ours, ANY, PUBLIC)), float(claims["exp"]) + LEEWAY_S)
+        return Identity(f"sub:{claims['sub']}", "", frozenset((*ours, ANY, PUBLIC)), float(claims["exp"]) + LEEWAY_S)
 
     def _read_on(self) -> None:
         """Reads the issuer's keys anew, in a thread; what is known counts until then."""
@@ -93,16 +93,13 @@ class Tokens:
 
     def _reread(self) -> None:
         try:
-            keys = self._read()
-            if keys.keys() != self._keys.keys():  # a key that is gone speaks for nobody any more
-                self._remembered = {}
-            self._keys = keys
+            self._read()
         except ConfigError as failure:
             logger.error("%s; the keys read before still count", failure)
         finally:
             self._reading.release()
 
-    def _read(self) -> dict[str, jwt.PyJWK]:
+    def _read(self) -> None:
         try:
             if self._source.startswith("https://"):
                 with urlopen(self._source, timeout=WAIT_S) as answer:
@@ -112,4 +109,5 @@ class Tokens:
             found = jwt.PyJWKSet.from_dict(msgspec.json.decode(content))
         except (OSError, msgspec.MsgspecError, jwt.PyJWTError, ValueError, TypeError, AttributeError) as failure:
             raise ConfigError(f"VIGIL_JWT_KEYS={quote(self._source)}: {failure}") from None
-        return {key.key_id or "": key for key in found.keys}
+        if content != self._content:  # a key that is gone, or another now, speaks for nobody any more
+            self._content, self._keys, self._remembered = content, {key.key_id or "": key for key in found.keys}, {}

@@ -183,10 +183,12 @@ class ServingProcess:
 
 def _limits(settings: Settings) -> RateLimits | None:
     """How often each may call, all workers and machines with one shared state together; None: as often as they like."""
-    found = keys.read(keys_path(settings))
-    if not settings.rate_limit and not found:
+    keyed = settings.access == "keys" or (
+        settings.access == "auto" and (settings.jwt_keys or keys.read(keys_path(settings)))
+    )
+    if not settings.rate_limit and not keyed:  # a key with a limit of its own can come at any time
         return None
-    shared = settings.state_url != MEMORY and (settings.rate_limit or any(key.rate for key in found))
+    shared = settings.state_url != MEMORY
     return RateLimits(settings, lender=Link(settings.state_url, settings.state_timeout_ms) if shared else None)
 
 

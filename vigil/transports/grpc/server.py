@@ -155,13 +155,21 @@ class _Reflection(ReflectionServicer):  # type: ignore[misc]
         self._gate = gate
 
     async def ServerReflectionInfo(self, requests: Any, context: Any) -> Any:  # noqa: N802
-        """Answers each request of the stream."""
+        """Answers each request of the stream, as long as its caller may ask."""
         try:
-            admitted(self._gate, "ServerReflectionInfo", context)
+            async for answer in super().ServerReflectionInfo(self._admitted(requests, context), context):
+                yield answer
         except VigilError as failure:
             await context.abort(grpc.StatusCode[failure.grpc_status], str(failure))
-        async for answer in super().ServerReflectionInfo(requests, context):
-            yield answer
+
+    async def _admitted(self, requests: Any, context: Any) -> Any:
+        admitted(self._gate, "ServerReflectionInfo", context)
+        first = True
+        async for request in requests:
+            if not first:
+                admitted(self._gate, "ServerReflectionInfo", context)
+            first = False
+            yield request
 
 
 class _Registry:

@@ -12,9 +12,8 @@ from vigil.domains.schema import is_array
 from vigil.engine import Engine
 from vigil.scoring.caller import Caller, Then, future_of, pieces, run_for
 from vigil.transports.engines import Engines
-from vigil.transports.http.message import Request, Response, json
+from vigil.transports.http.message import LARGE_BYTES, Request, Response, json
 
-LARGE_BYTES = 64 << 10  # of a body, beyond which it is taken in pieces: others have their turn in between
 Item = TypeVar("Item")
 
 

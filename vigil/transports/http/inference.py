@@ -19,10 +19,9 @@ from vigil.scoring.caller import Caller, Then, future_of, run_for
 from vigil.scoring.session import Rows, Session
 from vigil.transports import oip
 from vigil.transports.engines import Engines
-from vigil.transports.http.message import HEADER_LENGTH, Request, Response, json
+from vigil.transports.http.message import HEADER_LENGTH, LARGE_BYTES, Request, Response, json
 
 EMPTY = memoryview(b"")
-LARGE_BYTES = 64 << 10  # of a body, beyond which it is decoded in a thread: others have their turn meanwhile
 MOST_DIGITS = 18  # of a length; Python refuses to read numbers of thousands
 MAX_INT = 1 << 1023  # that becomes a float64
 Parameters = dict[str, Any]

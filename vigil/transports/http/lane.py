@@ -8,11 +8,12 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+import msgspec
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.middleware.cors import CORSMiddleware
 
-from vigil.access.identity import ADMIN, AUDITED
-from vigil.errors import Forbidden, NotFound, RateLimited, TooLarge, Unauthenticated, VigilError
+from vigil.access.identity import ADMIN, AUDITED, PUBLIC
+from vigil.errors import Forbidden, InvalidInput, NotFound, RateLimited, TooLarge, Unauthenticated, VigilError
 from vigil.observe import calls, metrics
 from vigil.transports.engines import Engines
 from vigil.transports.http.answers import error_response, send_response, wrong_method
@@ -178,11 +179,18 @@ class Lane:
             headers = pick_headers(scope["headers"])
             client = (scope.get("client") or ("",))[0]
             self._gate.check_host(headers, client)
-            self._gate.admit(headers, needs, client, _peer(scope))
+            # A browser asks without a key whether a page may call.
+            identity = self._gate.admit(
+                headers, PUBLIC if scope["method"] == "OPTIONS" else needs, client, _peer(scope)
+            )
             self._check_length(scope)
-            if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
-                receive = _first(await self._body(receive), receive)
-        except (TooLarge, Unauthenticated, Forbidden, RateLimited) as failure:
+            predicts = scope["path"] == "/predict" and scope["method"] == "POST"
+            if predicts or any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+                body = await self._body(receive)
+                if predicts:
+                    self._gate.charge(identity, _rows(body) - 1)
+                receive = _first(body, receive)
+        except (InvalidInput, TooLarge, Unauthenticated, Forbidden, RateLimited) as failure:
             await send_response(send, error_response(failure, scope["method"], scope["path"]))
         except Gone:
             return
@@ -193,6 +201,21 @@ class Lane:
 def _peer(scope: Message) -> tuple[str, ...]:
     found: tuple[str, ...] = scope.get("state", {}).get(PEER, ())
     return found
+
+
+def _rows(body: bytes) -> int:
+    """Rows in a body of `/predict`: its brackets, without that of the array around them.
+
+    Raises:
+        InvalidInput: for JSON deeper than can be decoded. What else is wrong with it, BentoML says.
+    """
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except RecursionError:
+        raise InvalidInput("body: got JSON of too many levels, wanted rows of numbers") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    return body.count(b"[") - 1
 
 
 def _first(body: bytes, receive: Receive) -> Receive:

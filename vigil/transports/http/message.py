@@ -13,6 +13,7 @@ from vigil.errors import InvalidInput, Overloaded, TooLarge, Unsupported, quote
 
 TIMEOUT = b"x-request-timeout-ms"
 ENCODING = b"content-encoding"
+LARGE_BYTES = 64 << 10  # of a body, beyond which it is decoded in pieces or in a thread: others go on meanwhile
 HEADER_LENGTH = b"inference-header-content-length"
 HOST, ORIGIN = b"host", b"origin"
 PEER = "vigil.peer"  # where an ASGI scope's state has the names in the caller's certificate

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
@@ -18,13 +19,15 @@ from vigil import domains
 from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback
 from vigil.engine import Engine, limits_of
-from vigil.errors import DeadlineExceeded, InvalidEvent, ModelRefused, Unavailable
+from vigil.errors import ConfigError, DeadlineExceeded, InvalidEvent, ModelRefused, Unavailable
 from vigil.features.memory.store import MemoryStore
 from vigil.observe import metrics
+from vigil.replay.rerun import Rerun
 from vigil.scoring.caller import future_of
 from vigil.scoring.served import ServedModel
 from vigil.scoring.session import Session, stored_versions
 from vigil.settings import Settings
+from vigil.stream.scorer import Scorer
 
 PAYMENTS = domains.load("payments")
 NOW_MS = 1_538_308_800_000
@@ -128,8 +131,75 @@ def test_an_event_too_far_in_the_future_is_refused(session: Session) -> None:
     served = engine(session)
     ahead = Settings().max_future_s * 1000
     assert decisions(served, events(served, 1, ts=NOW_MS + ahead))
-    with pytest.raises(InvalidEvent, match=r"ts: got .*, wanted a time at most 86400 s ahead of the clock"):
+    with pytest.raises(InvalidEvent, match=r"ts: got \d+ \(2018-10-01T12:00:00Z\), wanted epoch milliseconds up to"):
         decisions(served, events(served, 1, ts=NOW_MS + ahead + 1))
+
+
+@pytest.mark.parametrize(
+    ("ts", "read", "cause"),
+    [
+        (0, "1970-01-01T00:00:00Z", ""),
+        (-1, "1969-12-31T23:59:59Z", ""),
+        (NOW_MS // 1000, "1970-01-18T19:18:28Z", "seconds, not milliseconds?"),
+        (NOW_MS * 1000, "no date", "microseconds, not milliseconds?"),
+        (946_684_799_999, "1999-12-31T23:59:59Z", ""),
+    ],
+)
+def test_a_time_that_cannot_be_meant_is_read_back(session: Session, ts: int, read: str, cause: str) -> None:
+    served = engine(session)
+
+    async def main() -> None:
+        for parts in (1, 3, 300):
+            await submit(served, [*events(served, parts - 1), events(served, 1, ts=ts, event_id="bad")[0]])
+
+    with pytest.raises(InvalidEvent) as refused:
+        asyncio.run(main())
+    assert f"got {ts} ({read})" in str(refused.value) or (read == "no date" and f"got {ts}" in str(refused.value))
+    assert cause in str(refused.value)
+
+
+def test_an_event_of_a_call_may_be_as_far_behind_the_newest_as_the_grace(session: Session) -> None:
+    served, other = engine(session), engine(session, max_past_s=7 * 86_400)
+    for each, days in ((served, 1), (other, 7)):
+        decisions(each, events(each, 1, ts=NOW_MS))
+        decisions(each, events(each, 1, event_id="just", ts=NOW_MS - days * 86_400_000))
+        with pytest.raises(InvalidEvent, match=r"VIGIL_MAX_PAST_S before the newest event, of 2018-09-30T12:00:00Z"):
+            decisions(each, events(each, 1, event_id="late", ts=NOW_MS - days * 86_400_000 - 1))
+
+
+def test_nobody_is_locked_out_by_an_event_ahead_of_the_clock(session: Session) -> None:
+    served = engine(session)
+    decisions(served, events(served, 1, ts=NOW_MS + 86_400_000))
+    assert decisions(served, events(served, 1, event_id="honest", ts=NOW_MS - 86_400_000))[0].tier == "full"
+
+
+def test_a_domain_that_would_be_locked_out_is_not_served(tmp_path: Path) -> None:
+    settings = Settings(max_future_s=86_401, state_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"VIGIL_MAX_FUTURE_S=86401: wanted at most the 86400 s of payments's grace"):
+        Engine.open(PAYMENTS, settings, lambda: NOW_MS)
+
+
+def test_a_stream_leaves_to_rules_what_comes_too_late_and_keeps_the_order(session: Session) -> None:
+    served = engine(session)
+    scorer = Scorer(served)
+    made = events(served, 6)
+    made[1].ts -= 3 * 86_400_000
+    made[4].ts, made[4].amount = 0, 1.0
+    made[5].ts -= 2 * 86_400_000
+    decisions(served, events(served, 1, event_id="newest"))
+    values = [msgspec.json.encode(event) for event in made]
+    outcome = scorer.score(values, made, NOW_MS)
+    records = list(map(msgspec.json.decode, outcome.records))
+    assert list(outcome.places) == [0, 1, 2, 3, 5]
+    assert list(outcome.refused) == [4]
+    assert [record["event_id"] for record in records] == [0, 1, 2, 3, 5]
+    assert [record["tier"] for record in records] == ["full", "rules", "full", "full", "rules"]
+    for record in records:
+        late = record["tier"] == "rules"
+        assert (record["degraded"], record["reasons"][-1:] == ["late"], "features" in record) == (late, late, not late)
+    rerun = Rerun(PAYMENTS, 64)
+    rerun.add([line for line, record in zip(outcome.records, records, strict=True) if record["tier"] == "rules"])
+    assert (rerun.tally.same, rerun.tally.different) == (2, 0)
 
 
 def test_without_a_model_rules_decide_and_rows_are_refused_with_the_reason() -> None:

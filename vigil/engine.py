@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -17,23 +16,23 @@ from vigil.decisions.decision import Decision
 from vigil.decisions.policy import FULL, Decider
 from vigil.decisions.recorder import Recorder
 from vigil.decisions.rules import RULES, RulesTier
-from vigil.domains.schema import Feedback, Schema, ts_ms
+from vigil.domains.schema import Feedback, Schema, times_ms
 from vigil.domains.spec import Domain
-from vigil.errors import InvalidEvent, Unavailable
+from vigil.domains.times import LEAST_MS, Times
+from vigil.errors import ConfigError, InvalidEvent, Unavailable
 from vigil.features.compiled import layout
 from vigil.features.memory.store import MemoryStore
 from vigil.features.open import open_state
 from vigil.observe import metrics
 from vigil.scoring.batcher import Batcher, Limits
 from vigil.scoring.caller import PIECE_ROWS, Caller, one_by_one, pieces, run_for
-from vigil.scoring.queue import LIVE_ROWS, Priority
+from vigil.scoring.queue import Priority
 from vigil.scoring.served import ServedModel
 from vigil.scoring.session import Rows, Session
 from vigil.settings import Settings
 
 STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits")
 Submission = tuple[Sequence[Any], bool]
-_TS = attrgetter("ts")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -86,7 +85,10 @@ class Store(Protocol):
 
     def mark(self, marks: Mapping[str, int]) -> None: ...
 
-    def pack(self, events: Sequence[Any]) -> Any: ...
+    @property
+    def newest_ms(self) -> int: ...
+
+    def pack(self, events: Sequence[Any], times: Times) -> Any: ...
 
     def apply(self, packed: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
 
@@ -120,6 +122,7 @@ class Engine:
         self.store, self.model = store, model
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
+        self._max_past_ms = settings.max_past_s * 1000 if settings.max_past_s is not None else domain.grace_ms
         self._clock_ms = clock_ms
         self._close, self._recorder = close, recorder
         self._events: Batcher[Submission, Taken, Scored, list[Decision]] = Batcher(
@@ -134,6 +137,7 @@ class Engine:
         self._feature_seconds = metrics.STAGE_SECONDS.labels(domain.name, "features")
         self._model_seconds = metrics.STAGE_SECONDS.labels(domain.name, "model")
         self._without_state = metrics.EVENTS.labels(domain.name, "state_away")
+        self._too_old = metrics.EVENTS.labels(domain.name, "too_old")
         self._statuses = [
             (metrics.EVENTS if i <= layout.RECOMPUTED else metrics.LABELS).labels(domain.name, name)
             for i, name in enumerate(STATUS_NAMES)
@@ -149,7 +153,13 @@ class Engine:
 
         Raises:
             StateError: where the state cannot be used.
+            ConfigError: where events may be further ahead of the clock than behind others.
         """
+        if domain.grace_ms < settings.max_future_s * 1000:
+            raise ConfigError(
+                f"VIGIL_MAX_FUTURE_S={settings.max_future_s}: wanted at most the {domain.grace_ms // 1000} s of "
+                f"{domain.name}'s grace_days, or one event ahead of the clock would make an entity's others too late"
+            )
         model = ServedModel.open(domain, settings.model_alias, limits_of(settings), clock_ms)
         # Loads the compiled kernel, which otherwise the first caller would wait for, and what lets state grow: later,
         # there may be no descriptor for it.
@@ -202,9 +212,9 @@ class Engine:
         """As `submit` of more than a piece. All are looked at before the first counts."""
         parts = list(pieces(len(events)))
         for part in parts:
-            self._check_future(events[part], self._clock_ms(), part.start)
+            times = self.times(self._clock_ms())
             for i, event in enumerate(events[part], part.start):
-                self.schema.row(event, f"[{i}]")
+                self.schema.row(event, f"[{i}]", times)
             await asyncio.sleep(0)
 
         def begin(part: slice, each: Caller[list[Decision]]) -> None:
@@ -225,6 +235,15 @@ class Engine:
             raise Unavailable(f"feature state: {self.state_problem or 'it did not answer in time'}")
         return self._decide(taken, scored)
 
+    def is_late(self, event: Any, now_ms: int) -> bool:
+        """Whether an event that can be scored is older than `times` allows."""
+        return int(times_ms([event.ts])[0]) < self.times(now_ms).earliest_ms
+
+    def decide_late(self, events: Sequence[Any]) -> Decided:
+        """Decides by rules on events that came too late for their features to mean anything; none counts."""
+        self._too_old.inc(len(events))
+        return self._decide(Taken(list(events), None, None, None), Scored(None, None), late=True)
+
     def records(self, decided: Decided, events: Iterable[bytes], with_features: bool = True) -> list[bytes]:
         """The record of each decision, JSON.
 
@@ -240,11 +259,18 @@ class Engine:
     def refusal(self, event: Any, now_ms: int) -> InvalidEvent | None:
         """Why an event cannot be scored at that time; None where it can. Nothing counts."""
         try:
-            self._check_future([event], now_ms)
-            self.schema.row(event)
+            self.schema.row(event, "", self.times(now_ms)._replace(earliest_ms=LEAST_MS))
         except InvalidEvent as failure:
             return failure
         return None
+
+    def times(self, now_ms: int) -> Times:
+        """Between which times an event may lie that comes now, epoch milliseconds UTC.
+
+        The newest that has counted may be ahead of the clock, but nobody else's is too old for that.
+        """
+        newest_ms = min(self.store.newest_ms, now_ms)
+        return Times(max(LEAST_MS, newest_ms - self._max_past_ms), now_ms + self._max_future_ms, newest_ms)
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
         """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event).
@@ -279,15 +305,14 @@ class Engine:
         self.store.watch(changed)
 
     def _take(self, batch: Sequence[Submission], now_ms: int) -> Taken:
-        events = [event for part, _ in batch for event in part]
+        events, times = [event for part, _ in batch for event in part], self.times(now_ms)
         try:
-            self._check_future(events, now_ms)
-            packed = self.store.pack(events)
+            packed = self.store.pack(events, times)
             if self.store.remote:  # its features come where waiting is allowed
                 return Taken(events, self.model.session, packed, None)
             return Taken(events, self.model.session, packed, self._apply(packed))
         except InvalidEvent as failure:
-            raise self._locate(events) or failure from None
+            raise self._locate(events, times) or failure from None
 
     def _apply(self, packed: Any) -> npt.NDArray[np.float32]:
         started_s = perf_counter()
@@ -318,11 +343,11 @@ class Engine:
             self._recorder.put([event.event_id for event in taken.events], records)
         return self._split(batch, decided)
 
-    def _decide(self, taken: Taken, scored: Scored) -> Decided:
+    def _decide(self, taken: Taken, scored: Scored, late: bool = False) -> Decided:
         events, session = taken.events, taken.session
         features, risks = scored
         if session is None or features is None or risks is None:
-            tier, session, decisions = RULES, None, self._rules.decide(events)
+            tier, session, decisions = RULES, None, self._rules.decide(events, late)
         else:
             self.model.observe(session, risks)
             tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, session.tag)
@@ -341,26 +366,12 @@ class Engine:
             start = end
         return answers
 
-    def _check_future(self, events: Sequence[Any], now_ms: int, first: int = 0) -> None:
-        latest_ms = now_ms + self._max_future_ms
-        if len(events) > LIVE_ROWS:
-            stamps = list(map(_TS, events))
-            if set(map(type, stamps)) == {int} and max(stamps) <= latest_ms:
-                return
-        several = first or len(events) > 1
-        for i, event in enumerate(events, first):
-            ts = event.ts
-            if (ts if ts.__class__ is int else ts_ms(ts)) > latest_ms:
-                came = ts if isinstance(ts, int) else ts.isoformat()
-                wanted = f"a time at most {self._max_future_ms // 1000} s ahead of the clock"
-                raise InvalidEvent("ts", came, wanted, f"[{i}]" if several else "")
-
-    def _locate(self, events: Sequence[Any]) -> InvalidEvent | None:
+    def _locate(self, events: Sequence[Any], times: Times) -> InvalidEvent | None:
         """The failure of the first bad event of several, with its place in front."""
         for i, event in enumerate(events):
             at = f"[{i}]" if len(events) > 1 else ""
             try:
-                self.schema.row(event, at)
+                self.schema.row(event, at, times)
             except InvalidEvent as failure:
                 return failure
         return None

@@ -110,7 +110,12 @@ class Settings(BaseModel):
         default=20, ge=1, description="most time that what waits may be expected to take, as measured; beyond it, 429"
     )
     max_batch: int = Field(default=1024, ge=1, description="most rows the model is given at once")
-    max_future_s: int = Field(default=86_400, ge=0, description="how far an event's ts may be ahead of the clock")
+    max_future_s: int = Field(
+        default=86_400, ge=0, description="how far an event's ts may be ahead of the clock; at most the domain's grace"
+    )
+    max_past_s: int | None = Field(
+        default=None, ge=0, description="how far an event's ts may be behind the domain's newest; default: its grace"
+    )
     drain_s: float = Field(default=10.0, ge=0, description="how long a stopping worker waits for gRPC calls in flight")
     journal_max_bytes: int = Field(
         default=256 << 20, ge=1 << 16, description="size at which the state journal is folded into the snapshot"

@@ -59,7 +59,7 @@ def test_one_part_without_its_comma_is_refused_with_what_is_wanted() -> None:
         replace(DOMAIN, entities=DOMAIN.entities[0])
 
 
-@pytest.mark.parametrize("example", [{"event_id": "1", "ts": 0}, DOMAIN.example | {"volume": 1.0}])
+@pytest.mark.parametrize("example", [{"event_id": "1", "ts": 1_538_308_800_000}, DOMAIN.example | {"volume": 1.0}])
 def test_an_example_with_other_fields_than_an_event_is_refused(example: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"example has the fields event_id, ts.*wanted event_id, ts, a, b, amount"):
         replace(DOMAIN, example=example)

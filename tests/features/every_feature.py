@@ -58,5 +58,5 @@ DOMAIN = Domain(
         block_cost=1,
         rules=Rules(number="amount", limit=100, slope=0.01, intercept=0, threshold=0.5),
     ),
-    example={"event_id": "1", "ts": 0, "a": "x", "b": "y", "amount": 1.0},
+    example={"event_id": "1", "ts": 1_538_308_800_000, "a": "x", "b": "y", "amount": 1.0},
 )

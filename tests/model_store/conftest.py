@@ -25,7 +25,7 @@ def domain() -> Domain:
         ),
         policy=Policy(review_at=0.5, block_at=0.9, rules=rules, money="amount", review_cost=1.0, block_cost=5.0),
         label_delay_days=7.0,
-        example={"event_id": "e", "ts": 0, "till": 1, "amount": 1.0},
+        example={"event_id": "e", "ts": 1_538_308_800_000, "till": 1, "amount": 1.0},
     )
 
 

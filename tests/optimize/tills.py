@@ -28,5 +28,5 @@ DOMAIN = Domain(
         block_cost=5.0,
     ),
     label_delay_days=7.0,
-    example={"event_id": "e", "ts": 0, "till": 1, "amount": 1.0},
+    example={"event_id": "e", "ts": 1_538_308_800_000, "till": 1, "amount": 1.0},
 )

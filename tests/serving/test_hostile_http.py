@@ -119,7 +119,7 @@ def test_small_callers_do_not_wait_behind_large_ones(environment: dict[str, str]
     assert found == [wanted] * 8
     took_s.sort()
     # Before there were pieces, they waited for all of a large one; docs/benchmarks.md has the times of a quiet machine.
-    assert took_s[len(took_s) * 95 // 100] < max(sorted(large_s)[4] / 2, 0.05)
+    assert took_s[len(took_s) * 95 // 100] < max(sorted(large_s)[4] / 2, 0.25)
 
 
 UPGRADES = [

@@ -54,7 +54,7 @@ POISON = {
     "missing": (b'{"event_id": "bad", "amount": "much"}', b"ts: got nothing, wanted an RFC 3339 time"),
     "null": (None, b""),
     "empty": (b"", b""),
-    "future": (event(99, ts=1 << 43), b"ts: got 8796093022208, wanted a time at most 86400 s ahead"),
+    "future": (event(99, ts=1 << 43), b"ts: got 8796093022208 (2248-09-26T15:10:22Z), wanted epoch milliseconds up to"),
     "deep": (b"[" * 100_000, b""),
     "huge": (b'"' + b"x" * 890_000 + b'"', b""),
     "larger than its decision can be": (event(99)[:-1] + b" " * 950_000 + b"}", b"wanted 900,000 at most"),

@@ -11,6 +11,7 @@ from vigil.domains.spec import Domain
 RULES = "rules"
 OVER_LIMIT = "over_limit"
 OVER_THRESHOLD = "over_threshold"
+LATE = "late"
 
 
 class RulesTier:
@@ -27,9 +28,18 @@ class RulesTier:
         self.rules = domain.policy.rules
         self.actions = domain.policy.actions
 
-    def decide(self, events: Sequence[Any]) -> list[Decision]:
-        """One decision an event, in order."""
-        return [self._one(event) for event in events]
+    def decide(self, events: Sequence[Any], late: bool = False) -> list[Decision]:
+        """One decision an event, in order.
+
+        Args:
+            events: of the domain's schema.
+            late: whether they have come too late for a model to say anything: it is the last of the reasons.
+        """
+        decisions = [self._one(event) for event in events]
+        if late:
+            for decision in decisions:
+                decision.reasons.append(LATE)
+        return decisions
 
     def _one(self, event: Any) -> Decision:
         rules, (harmless, review, block) = self.rules, self.actions

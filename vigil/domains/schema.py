@@ -15,9 +15,9 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from vigil.domains.spec import Domain
+from vigil.domains.times import ANY_TIME, Times
 from vigil.errors import InvalidEvent, InvalidInput, cut, quote
 
-MAX_TS_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
 # Text that is not UTF-8 has an exception of its own, and so has what is nested thousands of times.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_KEY = 128
@@ -68,7 +68,7 @@ class Schema:
         self._feedback: msgspec.json.Decoder[Feedback] = msgspec.json.Decoder(Feedback)
         self._feedbacks: msgspec.json.Decoder[list[Feedback]] = msgspec.json.Decoder(list[Feedback])
         self._numbers = [(n.name, n.above, n.at_least, n.at_most, n.per_unit) for n in domain.numbers]
-        self._row = cast("Callable[[Any], tuple[list[int], list[str]]]", _compile_row(self))
+        self._row = cast("Callable[[Any, int, int], tuple[list[int], list[str]]]", _compile_row(self))
 
     def decode(self, body: bytes | memoryview) -> tuple[list[Any], bool]:
         """Events of a JSON body: one object, or an array of them.
@@ -145,8 +145,13 @@ class Schema:
         self.check(values, at)
         return msgspec.convert(dict(values), self.struct)
 
-    def row(self, event: Any, at: str = "") -> tuple[list[int], list[str]]:
+    def row(self, event: Any, at: str = "", times: Times = ANY_TIME) -> tuple[list[int], list[str]]:
         """An event as the kernel takes it.
+
+        Args:
+            event: of `struct`.
+            at: where it stood, as in InvalidEvent.
+            times: between which it may lie.
 
         Returns:
             `[key, ts_ms, quanta of each number]` and the key of each entity.
@@ -155,12 +160,12 @@ class Schema:
             InvalidEvent: for a value that has the right type but cannot be.
         """
         try:
-            return self._row(event)
+            return self._row(event, times.earliest_ms, times.latest_ms)
         except (ValueError, OverflowError):
             self.check({name: getattr(event, name) for name in self.fields}, at)
-            raise
+            raise times.refusal(ts_ms(event.ts), at) or AssertionError("refused for no reason") from None
 
-    def columns(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
+    def columns(self, events: Sequence[Any], times: Times = ANY_TIME) -> npt.NDArray[np.int64]:
         """What `row` gives of each of many events, without the keys of entities, in a third of the time.
 
         Returns:
@@ -173,7 +178,7 @@ class Schema:
         try:
             out[:, 0] = keys_of([event.event_id for event in events])
             out[:, 1] = times_ms([event.ts for event in events])
-            good = (out[:, 1] >= 0) & (out[:, 1] <= MAX_TS_MS)
+            good = (out[:, 1] >= times.earliest_ms) & (out[:, 1] <= times.latest_ms)
             for j, (name, above, at_least, at_most, per_unit) in enumerate(self._numbers):
                 values = np.array(list(map(attrgetter(name), events)), np.float64)
                 good &= values <= at_most
@@ -186,7 +191,7 @@ class Schema:
             good = np.zeros(1, bool)
         if not good.all():
             for event in events:
-                self.row(event)
+                self.row(event, times=times)
         return out
 
     def check(self, values: Mapping[str, Any], at: str = "") -> None:
@@ -345,15 +350,17 @@ def _check_key(name: str, value: object, at: str = "") -> None:
 def _check_ts(value: object, at: str) -> None:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
+            value = msgspec.convert(value, datetime)  # takes what the decoder of events takes
+        except msgspec.ValidationError:
             raise InvalidEvent("ts", value, TS_WANTED, at) from None
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidEvent("ts", value.isoformat(), TS_WANTED, at)
         value = ts_ms(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TS_MS:
+    if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidEvent("ts", value, TS_WANTED, at)
+    if refusal := ANY_TIME.refusal(value, at):
+        raise refusal
 
 
 def _check_feedback(values: Mapping[str, Any], at: str = "") -> None:
@@ -409,10 +416,10 @@ def _compile_row(schema: Schema) -> Any:
         for name in ("event_id", *schema.entities)
     ]
     source = (
-        "def row(e):\n"
+        "def row(e, earliest, latest):\n"
         "    ts = e.ts\n"
         "    if ts.__class__ is not int: ts = ts_ms(aware(ts))\n"
-        f"    if not 0 <= ts <= {MAX_TS_MS}: raise ValueError\n"
+        "    if not earliest <= ts <= latest: raise ValueError\n"
         + "".join(low)
         + "".join(keys)
         + "    key = xxh3(event_id.encode())\n"

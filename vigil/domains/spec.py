@@ -190,6 +190,11 @@ class Domain:
             }
         )
 
+    @property
+    def grace_ms(self) -> int:
+        """`grace_days` in milliseconds."""
+        return round(self.grace_days * DAY_MS)
+
     def keep_days(self, entity: str) -> float:
         """Days of history that the features of `entity` look back on, delay and grace included."""
         spans = [feature.reach_days for feature in self.features if feature.entity == entity]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vigil.domains.schema import MAX_KEY, MAX_TS_MS
+from vigil.domains.schema import MAX_KEY
 from vigil.domains.spec import Domain, Number
+from vigil.domains.times import MOST_MS
 from vigil.errors import DataError, quote
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _times(column: pl.Series) -> np.ndarray:
     else:
         raise _refuse_type(column, _TS_WANTED)
     known = ms.fill_null(UNKNOWN).to_numpy()
-    _refuse(column, (known < 0) | (known > MAX_TS_MS), _TS_WANTED, str)
+    _refuse(column, (known < 0) | (known > MOST_MS), _TS_WANTED, str)
     return known
 
 

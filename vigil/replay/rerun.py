@@ -17,7 +17,7 @@ import model_store
 from vigil.decisions.decision import Decision
 from vigil.decisions.policy import FULL, Decider
 from vigil.decisions.record import Record, features_of, spec_of
-from vigil.decisions.rules import RulesTier
+from vigil.decisions.rules import LATE, RulesTier
 from vigil.domains.schema import UNREADABLE, Schema
 from vigil.domains.spec import Domain
 from vigil.errors import InvalidInput, ModelRefused, NotFound
@@ -156,7 +156,12 @@ class Rerun:
         good = [not isinstance(event, InvalidInput) for event in events]
         if not all(good):
             self.tally.left_out["of the rules tier with an event that cannot be"] += good.count(False)
-        return self._compare(list(compress(records, good)), self._rules.decide(list(compress(events, good))))
+        different = []
+        for late in (False, True):
+            chosen = [ok and (LATE in record.reasons) == late for ok, record in zip(good, records, strict=True)]
+            now = self._rules.decide(list(compress(events, chosen)), late)
+            different += self._compare(list(compress(records, chosen)), now)
+        return different
 
     def _compare(self, records: Sequence[Record], now: Sequence[Decision]) -> list[Difference]:
         before, after = (np.array([each.risk for each in side], np.float64) for side in (records, now))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
-from vigil.engine import Engine
+from vigil.engine import Decided, Engine
 from vigil.errors import InvalidEvent, InvalidInput
 
 
@@ -51,32 +53,49 @@ class Scorer:
             events: what `decode` made of it.
             now_ms: the time, epoch milliseconds UTC: what is too far ahead of it is refused.
         """
+        decide = partial(self.engine.decide, now_ms=now_ms)
         if set(map(type, events)) == {self.engine.schema.struct}:
             try:
-                return self._score_all(events, values, range(len(events)), {}, now_ms)
+                return self._decided(decide, values, events, range(len(events)))
             except InvalidEvent:  # a value that cannot be: find whose, and score the others
                 pass
-        places, refused = list[int](), dict[int, InvalidInput]()
+        good, late, refused = list[int](), list[int](), dict[int, InvalidInput]()
         for place, event in enumerate(events):
             failure = event if isinstance(event, InvalidInput) else self.engine.refusal(event, now_ms)
             if failure:
                 refused[place] = failure
             else:
-                places.append(place)
-        good = [events[place] for place in places]
-        return self._score_all(good, [values[place] for place in places], places, refused, now_ms)
+                (late if self.engine.is_late(event, now_ms) else good).append(place)
+        outcome = self._decided(decide, values, events, good)
+        if late:
+            outcome = _merged(outcome, self._decided(self.engine.decide_late, values, events, late))
+        outcome.refused = refused
+        return outcome
 
-    def _score_all(
+    def _decided(
         self,
-        events: Sequence[object],
+        decide: Callable[[Sequence[Any]], Decided],
         values: Sequence[bytes | None],
+        events: Sequence[Any],
         places: Sequence[int],
-        refused: dict[int, InvalidInput],
-        now_ms: int,
     ) -> Outcome:
-        if not events:
-            return Outcome(refused=refused)
-        scored = self.engine.decide(events, now_ms)
+        """What becomes of the events at `places`."""
+        if not places:
+            return Outcome()
+        if len(places) < len(events):
+            values, events = [values[place] for place in places], [events[place] for place in places]
+        scored = decide(events)
         records = self.engine.records(scored, values, self.with_features)  # type: ignore[arg-type]
         blocked = [i for i, decision in enumerate(scored.decisions) if decision.action == self._block]
-        return Outcome(places, records, blocked, refused)
+        return Outcome(places, records, blocked)
+
+
+def _merged(one: Outcome, other: Outcome) -> Outcome:
+    """Both as one, in the order of their places."""
+    both = list[tuple[int, bytes, bool]]()
+    for each in (one, other):
+        stopped = set(each.blocked)
+        both += [(place, each.records[i], i in stopped) for i, place in enumerate(each.places)]
+    both.sort(key=itemgetter(0))
+    blocked = [i for i, (_, _, block) in enumerate(both) if block]
+    return Outcome([place for place, _, _ in both], [record for _, record, _ in both], blocked)

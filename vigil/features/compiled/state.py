@@ -115,6 +115,11 @@ class KernelState:
             self._meta = larger
 
     @property
+    def newest_event_ms(self) -> int:
+        """The time of the newest event; 0: there is none."""
+        return int(self._head[H_NEWEST])
+
+    @property
     def words(self) -> int:
         """Words of the arena that are in use."""
         return int(self._head[H_TAIL])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vigil.domains.schema import Feedback, Schema, key_of, keys_of
 from vigil.domains.spec import Domain, quantise
+from vigil.domains.times import ANY_TIME, Times
 from vigil.features.compiled.layout import B_IS_LABEL, B_KEY, B_LABEL, B_TS, B_VALUES
 from vigil.features.compiled.state import Features, KernelState, Status
 from vigil.features.history import History
@@ -69,6 +70,11 @@ class MemoryStore:
         """
         return self.apply(self.pack(events))
 
+    @property
+    def newest_ms(self) -> int:
+        """The time of the newest event that has counted; 0: there is none."""
+        return self.state.newest_event_ms
+
     def watch(self, changed: Callable[[], object]) -> None:
         """Has `changed` called when `problem` has changed: never."""
 
@@ -81,18 +87,22 @@ class MemoryStore:
         self.marks.update(marks)
         self.new_marks.update(marks)
 
-    def pack(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
+    def pack(self, events: Sequence[Any], times: Times = ANY_TIME) -> npt.NDArray[np.int64]:
         """Events as rows for `apply`, int64 [n, columns]; nothing counts before that.
+
+        Args:
+            events: of the domain's schema.
+            times: between which they may lie.
 
         Raises:
             InvalidEvent: for a value that cannot be.
         """
         if len(events) < FEW:
-            packed = [self.schema.row(event) for event in events]
+            packed = [self.schema.row(event, "", times) for event in events]
             listed = [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]
             return np.array(listed, np.int64).reshape(len(events), self.columns)
         batch = np.empty((len(events), self.columns), np.int64)
-        batch[:, [B_KEY, B_TS, *range(B_VALUES, B_VALUES + self._numbers)]] = self.schema.columns(events)
+        batch[:, [B_KEY, B_TS, *range(B_VALUES, B_VALUES + self._numbers)]] = self.schema.columns(events, times)
         batch[:, B_IS_LABEL], batch[:, B_LABEL] = 0, -1
         found = [rows.of(list(map(of_event, events))) for rows, of_event in zip(self.rows, self._keys, strict=True)]
         if min(rows.min() for rows in found) < 0:

@@ -49,11 +49,13 @@ import numpy as np
 
 from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain
+from vigil.domains.times import ANY_TIME, Times
 from vigil.errors import Unavailable
 from vigil.features.compiled import layout
 from vigil.features.compiled.state import Features, Status
 from vigil.features.shared import scripts
 from vigil.features.shared.cache import REFRESH, Loaded, Remembered
+from vigil.features.shared.common import Common
 from vigil.features.shared.connection import Again, Command, Link, Pending
 from vigil.features.shared.reads import Reader
 from vigil.features.shared.scripts import Writes
@@ -82,6 +84,8 @@ class SharedState:
     def __init__(self, domain: Domain, settings: Settings) -> None:
         self.store = SharedStore(domain, Link(settings.state_url, settings.state_timeout_ms), settings.state_timeout_ms)
         self.store.link.open()
+        with suppress(Unavailable):  # else with the first events
+            self.store.common.meet()
         self.close = self.store.link.close
 
     def __enter__(self) -> Self:
@@ -125,12 +129,18 @@ class SharedStore:
         self.log_s = round(refresh_s * (REFRESH + 2) + 86_400)  # a day more: clocks may be ahead
         self.event_s = max(1, round(domain.feedback_days * 86_400))
         self._wary = WARY_FOR if link.cluster else 0
+        self.common = Common(link, self.prefix, self.log_s + self.event_s)
         self._turn, self._turns = Turn(link, self.prefix, self._timeout_s / 2), 0
 
     @property
     def problem(self) -> str:
         """Why nothing can be computed now; "" where it can."""
         return self.link.problem
+
+    @property
+    def newest_ms(self) -> int:
+        """As `MemoryStore.newest_ms`, as far as is known here: others are asked every second."""
+        return self.common.newest_ms
 
     def mark(self, marks: Mapping[str, int]) -> None:
         """As `MemoryStore.mark`; here nobody asks for them."""
@@ -148,13 +158,13 @@ class SharedStore:
         """
         return self.apply(self.pack(events))
 
-    def pack(self, events: Sequence[Any]) -> PackedEvents:
-        """Events as `apply` takes them; nothing counts before that.
+    def pack(self, events: Sequence[Any], times: Times = ANY_TIME) -> PackedEvents:
+        """As `MemoryStore.pack`.
 
         Raises:
             InvalidEvent: for a value that cannot be.
         """
-        return PackedEvents.of(self.schema, events)
+        return PackedEvents.of(self.schema, events, times)
 
     def apply(self, batch: PackedEvents) -> tuple[Features, Status]:
         """Features of packed events, which then count for those after them; more than `MOST_AT_ONCE` in parts.
@@ -167,12 +177,16 @@ class SharedStore:
         if not count:
             return np.empty((0, len(self.domain.features)), np.float32), np.empty(0, np.uint8)
         with self._guard:
+            self.common.meet()
             if self._loaded.full:
                 self._loaded = Loaded(self.domain, self.prefix)
             parts = [batch.part(at, at + MOST_AT_ONCE) for at in range(0, count, MOST_AT_ONCE)]
             if self.link.cluster or len(parts) == 1:
-                return _join([self._apply(part) for part in parts])
-            return _join(self._in_parts(batch, parts))
+                answers = [self._apply(part) for part in parts]
+            else:
+                answers = self._in_parts(batch, parts)
+            self.common.saw(int(batch.values[:, 1].max()))
+            return _join(answers)
 
     def feedback(self, labels: Iterable[Feedback]) -> Status:
         """As `MemoryStore.feedback`; more than `MOST_AT_ONCE` in parts.

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.domains.schema import MAX_KEY, Schema
+from vigil.domains.times import ANY_TIME, Times
 from vigil.features.compiled import wire
 from vigil.features.compiled.layout import (
     B_IS_LABEL,
@@ -49,22 +50,22 @@ class PackedEvents(NamedTuple):
     keys: list[list[str | int]]
 
     @classmethod
-    def of(cls, schema: Schema, events: Sequence[Any]) -> Self:
-        """Packs events.
+    def of(cls, schema: Schema, events: Sequence[Any], times: Times = ANY_TIME) -> Self:
+        """Packs events; `times`: between which they may lie.
 
         Raises:
             InvalidEvent: for a value that cannot be.
         """
         if len(events) < FEW:
-            packed = [schema.row(event) for event in events]
+            packed = [schema.row(event, "", times) for event in events]
             listed: list[list[str | int]] = [[keys[e] for _, keys in packed] for e in range(len(schema.entities))]
             return cls(np.array([values for values, _ in packed], np.int64), listed)
         keys = [list(map(attrgetter(name), events)) for name in schema.entities]
         lengths = set(map(len, map(str, chain.from_iterable(keys))))
         if not 0 < min(lengths) <= max(lengths) <= MAX_KEY:
             for event in events:
-                schema.row(event)
-        return cls(schema.columns(events), keys)
+                schema.row(event, "", times)
+        return cls(schema.columns(events, times), keys)
 
     def part(self, start: int, end: int) -> PackedEvents:
         """Some of them."""

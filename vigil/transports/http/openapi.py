@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vigil.domains.schema import MAX_KEY, MAX_TS_MS
+from vigil.domains.schema import MAX_KEY
 from vigil.domains.spec import Domain, Number
+from vigil.domains.times import LEAST_MS, MOST_MS
 from vigil.transports.http import protocol_schema as protocol
 from vigil.transports.http.message import TIMEOUT_DIGITS
 from vigil.transports.http.protocol_schema import Json
@@ -21,8 +22,8 @@ _KEY = {
     ]
 }
 _TS = {
-    "oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0, "maximum": MAX_TS_MS}],
-    "description": "from 1970 on, and not further ahead of the clock than VIGIL_MAX_FUTURE_S",
+    "oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": LEAST_MS, "maximum": MOST_MS}],
+    "description": "from 2000 on, and not further ahead of the clock than VIGIL_MAX_FUTURE_S",
 }
 _REFUSALS = {
     400: "A field that is missing, unknown or cannot be: named, with what came and what was wanted.",

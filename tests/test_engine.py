@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +20,7 @@ from vigil import domains
 from vigil.decisions.decision import Decision
 from vigil.domains.schema import Feedback
 from vigil.engine import Engine, limits_of
-from vigil.errors import ConfigError, DeadlineExceeded, InvalidEvent, ModelRefused, Unavailable
+from vigil.errors import ConfigError, Conflict, DeadlineExceeded, InvalidEvent, ModelRefused, Unavailable
 from vigil.features.memory.store import MemoryStore
 from vigil.observe import metrics
 from vigil.replay.rerun import Rerun
@@ -177,6 +178,47 @@ def test_a_domain_that_would_be_locked_out_is_not_served(tmp_path: Path) -> None
     settings = Settings(max_future_s=86_401, state_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"VIGIL_MAX_FUTURE_S=86401: wanted at most the 86400 s of payments's grace"):
         Engine.open(PAYMENTS, settings, lambda: NOW_MS)
+
+
+def test_an_id_that_comes_again_with_another_content_is_refused_to_its_caller_alone(session: Session) -> None:
+    served = engine(session)
+    [first] = decisions(served, events(served, 1))
+    other = events(served, 1, amount=90_000.0)[0]
+
+    async def main() -> list[Any]:
+        parts = ([other], events(served, 1), [*events(served, 3, customer="C9")[1:], other], [events(served, 4)[3]])
+        return await asyncio.gather(*(submit(served, part) for part in parts), return_exceptions=True)
+
+    alone, again, several, good = asyncio.run(main())
+    assert isinstance(alone, Conflict)
+    assert re.match(
+        r"event_id: got 0, which has come with another content: amount \(\w{16} then, \w{16} now\)", str(alone)
+    )
+    assert again == [first]
+    assert isinstance(several, Conflict)
+    assert str(several).startswith("[2].event_id: got 0")
+    assert [decision.event_id for decision in good] == [3]
+
+    async def large() -> None:
+        many = events(served, 400, customer="C8")
+        await submit(served, [*(replaced(each, f"l{i}") for i, each in enumerate(many)), other])
+
+    with pytest.raises(Conflict, match=r"^\[400\].event_id: got 0"):
+        asyncio.run(large())
+
+
+def replaced(event: Any, event_id: str) -> Any:
+    event.event_id = event_id
+    return event
+
+
+def test_conflicts_are_in_no_record_and_a_stream_goes_on(session: Session) -> None:
+    served = engine(session)
+    made = [*events(served, 3), events(served, 1, amount=90_000.0)[0], events(served, 5)[4]]
+    outcome = Scorer(served).score([msgspec.json.encode(each) for each in made], made, NOW_MS)
+    assert list(outcome.places) == [0, 1, 2, 4]
+    assert [msgspec.json.decode(each)["event_id"] for each in outcome.records] == [0, 1, 2, 4]
+    assert isinstance(outcome.refused[3], Conflict)
 
 
 def test_a_stream_leaves_to_rules_what_comes_too_late_and_keeps_the_order(session: Session) -> None:

@@ -19,7 +19,7 @@ from vigil.decisions.rules import RULES, RulesTier
 from vigil.domains.schema import Feedback, Schema, times_ms
 from vigil.domains.spec import Domain
 from vigil.domains.times import LEAST_MS, Times
-from vigil.errors import ConfigError, InvalidEvent, Unavailable
+from vigil.errors import ConfigError, Conflict, InvalidEvent, Unavailable
 from vigil.features.compiled import layout
 from vigil.features.memory.store import MemoryStore
 from vigil.features.open import open_state
@@ -31,13 +31,13 @@ from vigil.scoring.served import ServedModel
 from vigil.scoring.session import Rows, Session
 from vigil.settings import Settings
 
-STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits")
-Submission = tuple[Sequence[Any], bool]
+STATUS_NAMES = ("new", "late", "too_late", "repeat", "recomputed", "labelled", "label_known", "label_waits", "conflict")
+Submission = tuple[Sequence[Any], bool, int]  # events, whether with features, place of the first in its call
 _encode = msgspec.json.Encoder().encode
 
 
 class Taken(NamedTuple):
-    """Events of a batch, the model that is to answer, and their features float32 [n, F] where they have counted.
+    """Events of a batch, the model that is to answer, and what is known of them where they have counted.
 
     `packed` is what the store makes of the events before they count.
     """
@@ -45,25 +45,32 @@ class Taken(NamedTuple):
     events: list[Any]
     session: Session | None
     packed: Any
-    features: npt.NDArray[np.float32] | None
+    counted: Scored | None
 
 
 class Scored(NamedTuple):
-    """Features of a batch, float32 [n, F], and risks: None where the state (the model) is not there."""
+    """What is known of the n events of a batch.
+
+    Features float32 [n, F] and risks are None where the state (the model) is not there. `refused` says by its place why
+    an event has not counted.
+    """
 
     features: npt.NDArray[np.float32] | None
     risks: Rows | None
+    refused: Mapping[int, Conflict] = {}
 
 
 class Decided(NamedTuple):
-    """Decisions on a batch, and what they were made from: features float32 [n, F], and the model.
+    """Decisions on the n events of a batch that are not `refused`, and what they were made from.
 
-    Features are None where the state was away, the model where rules decided.
+    Features are float32 [n, F], None where the state was away; the model is None where rules decided.
     """
 
+    events: list[Any]
     decisions: list[Decision]
     features: npt.NDArray[np.float32] | None
     session: Session | None
+    refused: Mapping[int, Conflict] = {}
 
 
 class Store(Protocol):
@@ -91,6 +98,8 @@ class Store(Protocol):
     def pack(self, events: Sequence[Any], times: Times) -> Any: ...
 
     def apply(self, packed: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
+
+    def conflict(self, packed: Any, place: int, event_id: str | int, at: str = "") -> Conflict: ...
 
     def feedback(self, labels: Sequence[Feedback]) -> npt.NDArray[np.uint8]: ...
 
@@ -139,7 +148,7 @@ class Engine:
         self._without_state = metrics.EVENTS.labels(domain.name, "state_away")
         self._too_old = metrics.EVENTS.labels(domain.name, "too_old")
         self._statuses = [
-            (metrics.EVENTS if i <= layout.RECOMPUTED else metrics.LABELS).labels(domain.name, name)
+            (metrics.LABELS if "label" in name else metrics.EVENTS).labels(domain.name, name)
             for i, name in enumerate(STATUS_NAMES)
         ]
 
@@ -198,10 +207,11 @@ class Engine:
             Overloaded: where the queue is full.
             DeadlineExceeded: also to the caller, where it is too late to begin; then no event has counted.
             InvalidEvent: to the caller, for a value that cannot be; then none of `events` has counted.
+            Conflict: to the caller, for an id that has come with another content; the others have counted.
         """
         count = len(events)
         if count <= PIECE_ROWS:
-            self._events.enqueue((events, with_features), caller, count, Priority.of(count), deadline_s)
+            self._events.enqueue((events, with_features, 0), caller, count, Priority.of(count), deadline_s)
             return
         self._events.check(PIECE_ROWS)  # no more of them ever wait at once
         run_for(caller, self._in_pieces(events, caller, with_features, deadline_s))
@@ -219,7 +229,9 @@ class Engine:
 
         def begin(part: slice, each: Caller[list[Decision]]) -> None:
             until_s = None if part.start else deadline_s
-            self._events.enqueue((events[part], with_features), each, len(events[part]), Priority.BULK, until_s)
+            self._events.enqueue(
+                (events[part], with_features, part.start), each, len(events[part]), Priority.BULK, until_s
+            )
 
         return [decision for found in await one_by_one(parts, begin, caller) for decision in found]
 
@@ -229,7 +241,7 @@ class Engine:
         Raises:
             Unavailable: where the feature state is away: who can read its events again shall wait for it.
         """
-        taken = self._take([(events, False)], now_ms)
+        taken = self._take([(events, False, 0)], now_ms)
         scored = self._score(taken)
         if scored.features is None:
             raise Unavailable(f"feature state: {self.state_problem or 'it did not answer in time'}")
@@ -305,65 +317,79 @@ class Engine:
         self.store.watch(changed)
 
     def _take(self, batch: Sequence[Submission], now_ms: int) -> Taken:
-        events, times = [event for part, _ in batch for event in part], self.times(now_ms)
+        events, times = [event for part, _, _ in batch for event in part], self.times(now_ms)
         try:
             packed = self.store.pack(events, times)
             if self.store.remote:  # its features come where waiting is allowed
                 return Taken(events, self.model.session, packed, None)
-            return Taken(events, self.model.session, packed, self._apply(packed))
+            return Taken(events, self.model.session, packed, self._apply(events, packed))
         except InvalidEvent as failure:
             raise self._locate(events, times) or failure from None
 
-    def _apply(self, packed: Any) -> npt.NDArray[np.float32]:
+    def _apply(self, events: Sequence[Any], packed: Any) -> Scored:
         started_s = perf_counter()
         features, statuses = self.store.apply(packed)
         self._feature_seconds.observe(perf_counter() - started_s)
-        self._count(statuses)
-        return features
+        if not self._count(statuses)[layout.CONFLICT]:
+            return Scored(features, None)
+        places = np.flatnonzero(statuses == layout.CONFLICT).tolist()
+        refused = {place: self.store.conflict(packed, place, events[place].event_id) for place in places}
+        return Scored(features, None, refused)
 
     def _score(self, taken: Taken) -> Scored:
-        session, features = taken.session, taken.features
-        if features is None:
+        session, counted = taken.session, taken.counted
+        if counted is None:
             try:
-                features = self._apply(taken.packed)
+                counted = self._apply(taken.events, taken.packed)
             except Unavailable:
                 self._without_state.inc(len(taken.events))
                 return Scored(None, None)
-        if session is None:
-            return Scored(features, None)
+        if session is None or counted.features is None:
+            return counted
         started_s = perf_counter()
-        risks = session.run(features)
+        risks = session.run(counted.features)
         self._model_seconds.observe(perf_counter() - started_s)
-        return Scored(features, risks)
+        return counted._replace(risks=risks)
 
-    def _answer(self, batch: Sequence[Submission], taken: Taken, scored: Scored) -> list[list[Decision]]:
+    def _answer(self, batch: Sequence[Submission], taken: Taken, scored: Scored) -> list[list[Decision] | Exception]:
         decided = self._decide(taken, scored)
         if self._recorder and decided.decisions:
-            records = self.records(decided, map(_encode, taken.events))
-            self._recorder.put([event.event_id for event in taken.events], records)
+            records = self.records(decided, map(_encode, decided.events))
+            self._recorder.put([event.event_id for event in decided.events], records)
         return self._split(batch, decided)
 
     def _decide(self, taken: Taken, scored: Scored, late: bool = False) -> Decided:
         events, session = taken.events, taken.session
-        features, risks = scored
+        features, risks, refused = scored
+        if refused:
+            kept = [place for place in range(len(events)) if place not in refused]
+            events = [events[place] for place in kept]
+            features = None if features is None else features[kept]
+            risks = None if risks is None else risks[kept]
         if session is None or features is None or risks is None:
             tier, session, decisions = RULES, None, self._rules.decide(events, late)
         else:
             self.model.observe(session, risks)
             tier, decisions = FULL, self._decider.decide(events, risks.tolist(), features, session.tag)
         metrics.decided(self.domain.name, tier, [decision.action for decision in decisions])
-        return Decided(decisions, features, session)
+        return Decided(events, decisions, features, session, refused)
 
-    def _split(self, batch: Sequence[Submission], decided: Decided) -> list[list[Decision]]:
-        decisions, features = decided.decisions, decided.features
-        answers, start = [], 0
-        for part, with_features in batch:
-            end = start + len(part)
+    def _split(self, batch: Sequence[Submission], decided: Decided) -> list[list[Decision] | Exception]:
+        decisions, features, refused = decided.decisions, decided.features, decided.refused
+        answers, start, place = list[list[Decision] | Exception](), 0, 0
+        for part, with_features, first in batch:
+            of_part = [at for at in range(place, place + len(part)) if at in refused] if refused else []
+            end = start + len(part) - len(of_part)
+            if of_part:
+                several = first or len(part) > 1
+                answers.append(refused[of_part[0]].at(f"[{first + of_part[0] - place}]" if several else ""))
+                start, place = end, place + len(part)
+                continue
             if with_features and features is not None:
                 for decision, row in zip(decisions[start:end], features[start:end].tolist(), strict=True):
                     decision.features = dict(zip(self.domain.feature_names, row, strict=True))
             answers.append(decisions[start:end])
-            start = end
+            start, place = end, place + len(part)
         return answers
 
     def _locate(self, events: Sequence[Any], times: Times) -> InvalidEvent | None:
@@ -376,10 +402,12 @@ class Engine:
                 return failure
         return None
 
-    def _count(self, statuses: npt.NDArray[np.uint8]) -> None:
-        for status, count in enumerate(np.bincount(statuses).tolist()):
+    def _count(self, statuses: npt.NDArray[np.uint8]) -> list[int]:
+        counts: list[int] = np.bincount(statuses, minlength=len(STATUS_NAMES)).tolist()
+        for status, count in enumerate(counts):
             if count:
                 self._statuses[status].inc(count)
+        return counts
 
 
 def limits_of(settings: Settings) -> Limits:

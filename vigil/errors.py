@@ -39,6 +39,31 @@ class InvalidEvent(InvalidInput):
         super().__init__(f"{at + '.' if at else ''}{cut(field)}: got {quote(got)}, wanted {wanted}")
 
 
+class Conflict(InvalidInput):
+    """An event whose id has come before, with another content. It has not counted; others of its call have.
+
+    Args:
+        event_id: as it came.
+        before, now: fingerprints of both contents, "" where the first is not remembered any more.
+        changed: names of the fields that differ.
+        at: where it stood, as in InvalidEvent.
+    """
+
+    http_status = 409
+    grpc_status = "ALREADY_EXISTS"
+
+    def __init__(self, event_id: object, before: str, now: str, changed: str, at: str = "") -> None:
+        self._given = event_id, before, now, changed
+        super().__init__(
+            f"{at + '.' if at else ''}event_id: got {quote(event_id)}, which has come with another content: "
+            f"{changed or 'some field'} ({before or 'unknown'} then, {now} now); wanted an id of its own"
+        )
+
+    def at(self, where: str) -> Conflict:
+        """The same, of an event that stood there."""
+        return Conflict(*self._given, where)
+
+
 class NotFound(VigilError):
     """Something asked for by name that does not exist; the message lists what does."""
 

@@ -30,7 +30,7 @@ def row(data: bytes) -> tuple[list[int], list[str]]:
 
 
 def test_an_event_becomes_its_key_time_quanta_and_entities() -> None:
-    assert row(body()) == ([key_of("p1"), 1_538_352_000_000, 1250], ["C1", "7"])
+    assert row(body()) == ([key_of("p1", 0), 1_538_352_000_000, 1250], ["C1", "7"])
 
 
 def test_a_time_is_the_same_in_every_form() -> None:

@@ -28,12 +28,15 @@ class Reference:
     domain: Domain
     records: dict[tuple[str, str], list[Record]] = field(default_factory=dict)
     answers: dict[str, list[float]] = field(default_factory=dict)
+    contents: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
 
     def event(self, values: dict[str, Any]) -> list[float]:
         event_id = values["event_id"]
         if event_id in self.answers:
-            return self.answers[event_id]
+            same = self.contents[event_id] == values
+            return self.answers[event_id] if same else [0.0] * len(self.answers[event_id])
+        self.contents[event_id] = values
         quanta = {n.name: round(values[n.name] * n.per_unit) for n in self.domain.numbers}
         done: dict[str, float] = {}
         for feature in self.domain.features:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import threading
 import time
@@ -81,6 +82,8 @@ def test_writers_at_the_same_time_lose_no_event_and_count_none_twice(url: str) -
         thread.join()
     assert not failures
     alone, store = MemoryStore(DOMAIN), store_at(url)
+    store.feedback([])
+    alone.seed = store.common.seed
     alone.apply_events(events)
     labelled = {item.event_id for part, size in parts for at in range(0, len(part), size)
                 for item in part[at : at + size : 3]}  # fmt: skip
@@ -112,6 +115,8 @@ def test_large_batches_on_the_same_few_entities_get_through_beside_each_other(ur
         thread.join()
     assert not failures
     alone, store = MemoryStore(DOMAIN), store_at(url)
+    store.feedback([])
+    alone.seed = store.common.seed
     alone.apply_events(events)
     for entity, keys in enumerate((A, B)):
         for key in keys:
@@ -216,7 +221,7 @@ def test_large_batches_of_several_processes_take_turns_and_do_not_meet(valkey: V
 def test_what_is_remembered_is_read_back_as_it_was_written_one_by_one_and_many_at_once(valkey: Valkey) -> None:
     store = store_at(emptied(valkey))
     features, _ = store.apply_events([event(i, START + i, a="ü" * 64, b=str(i)) for i in range(40)])
-    _, name = store._loaded.event_name(key_of("e7"))
+    _, name = store._loaded.event_name(key_of("e7", store.schema.seed))
     with valkey.client() as client:
         value = client.get(name)
     found = decode(value)
@@ -305,6 +310,45 @@ def test_a_log_is_written_anew_without_what_no_window_sees_and_bounded_by_most_r
         sizes = {key: client.strlen(key) for key in client.scan_iter(b"*}0:x")}
     assert len(sizes) == 1
     assert max(sizes.values()) <= (2 * 40 + 17) * 8 * (int(store._loaded.widths[0]) + 1)
+
+
+def test_an_event_that_comes_again_with_another_content_counts_nowhere(url: str) -> None:
+    first, second, memory = store_at(url), store_at(url), MemoryStore(DOMAIN)
+    made = many(30, 5)
+    for store in (first, memory):
+        store.apply_events(made)
+    changed = [
+        event(3, int(made[3].ts), a=made[3].a, b=made[3].b, amount=made[3].amount + 1),
+        event(4, int(made[4].ts) + 1, a=made[4].a, b=made[4].b, amount=made[4].amount),
+        event(5, int(made[5].ts), a="another", b=made[5].b, amount=made[5].amount),
+    ]
+    for store in (first, second, memory, new := store_at(url)):  # also who has nothing loaded
+        features, status = store.apply_events([*changed, made[3], event(99, int(made[-1].ts))])
+        assert status.tolist()[:4] == [layout.CONFLICT] * 3 + [layout.REPEAT]
+        assert not features[:3].any()
+    assert second.apply_events(made)[1].tolist() == [layout.REPEAT] * len(made)
+    for place, field in enumerate(("amount", "ts", "a")):
+        for store in (second, memory):
+            store.apply_events(changed)
+            told = str(store.conflict(store.pack(changed), place, 3 + place))
+            assert re.search(rf"content: {field} \([0-9a-f]{{16}} then, [0-9a-f]{{16}} now\)", told)
+    with_label = second.feedback([Feedback("e3", 1)])
+    assert with_label.tolist() == [layout.LABELLED]
+    assert first.apply_events(changed[:1])[1].tolist() == [layout.CONFLICT]
+    for store in (first, second, new):
+        store.link.close()
+
+
+def test_all_processes_have_the_keys_of_one_seed_and_it_is_not_a_known_one(url: str) -> None:
+    stores = [store_at(url) for _ in range(3)]
+    for i, store in enumerate(stores):
+        store.apply_events([event(i, START + i)])
+    assert len({store.schema.seed for store in stores}) == 1
+    assert stores[0].schema.seed not in (0, MemoryStore(DOMAIN).seed)
+    assert [stores[2].apply_events([event(i, START + i)])[1][0] for i in range(3)] == [layout.REPEAT] * 3
+    assert stores[2].newest_ms == START + 2
+    for store in stores:
+        store.link.close()
 
 
 def test_what_is_not_used_any_more_expires(valkey: Valkey) -> None:

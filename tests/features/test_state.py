@@ -189,7 +189,7 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path, damage: Callable[[bytes],
 def test_a_snapshot_of_an_earlier_layout_is_refused_and_says_so(tmp_path: Path) -> None:
     path = write_snapshot(MemoryStore(DOMAIN), tmp_path)
     path.write_bytes(b"VIGILST1" + path.read_bytes()[8:])
-    with pytest.raises(StateError, match="layout 1, wanted 2: make it anew with vigil train"):
+    with pytest.raises(StateError, match="layout 1, wanted 3: make it anew with vigil train"):
         read_snapshot(MemoryStore(DOMAIN), path)
 
 

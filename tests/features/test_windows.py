@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.features.every_feature import DOMAIN
 from tests.features.reference import Reference
 from vigil.domains import load
-from vigil.domains.schema import Feedback
+from vigil.domains.schema import Feedback, key_of
 from vigil.domains.spec import DAY_MS
 from vigil.errors import InvalidEvent
 from vigil.features.compiled import layout
@@ -47,6 +47,7 @@ def applied(store: MemoryStore, *events: dict[str, Any]) -> tuple[list[list[floa
 def test_every_feature_equals_its_definition_whatever_comes(steps: list[Any]) -> None:
     """Repeats, late and far too late events, ties, labels before and after their event, labels that change."""
     store, reference, ts = MemoryStore(DOMAIN), Reference(DOMAIN), START
+    came = dict[str, dict[str, Any]]()
     for step in steps:
         if isinstance(step, tuple):
             store.feedback([Feedback(*step)])
@@ -54,10 +55,29 @@ def test_every_feature_equals_its_definition_whatever_comes(steps: list[Any]) ->
             continue
         hours = step.pop("hours") if "hours" in step else 0
         values = step | {"ts": ts + hours * HOUR}
+        first = came.setdefault(values["event_id"], values)
+        if hours % 2:  # the same again, else what may be another content
+            values = first
         ts = max(ts, values["ts"])
         expected = np.array(reference.event(values), np.float32)
-        rows, _ = store.apply_events([store.schema.make(values)])
+        rows, status = store.apply_events([store.schema.make(values)])
+        assert (status[0] == layout.CONFLICT) == (values != first)
         np.testing.assert_allclose(rows[0], expected, rtol=2e-6, atol=1e-6, err_msg=str(DOMAIN.feature_names))
+
+
+def test_what_has_been_forgotten_by_its_id_is_a_conflict_where_its_entities_still_hold_it() -> None:
+    store = MemoryStore(replace(DOMAIN, most_remembered=1 << 12, most_repeats=1 << 12))
+    applied(store, payment(0, START), *[payment(i, START + 1 + i, a="y", b="q") for i in range(1, 6000)])
+    assert applied(store, payment(0, START))[1] == [layout.RECOMPUTED]
+    store = MemoryStore(replace(DOMAIN, most_remembered=1 << 12, most_repeats=1 << 12))
+    applied(store, payment(0, START), *[payment(i, START + 1 + i, a="y", b="q") for i in range(1, 6000)])
+    assert applied(store, payment(0, START, amount=90_000.0))[1] == [layout.CONFLICT]
+
+
+def test_two_ids_that_meet_in_an_unkeyed_hash_are_two_events() -> None:
+    store = MemoryStore(DOMAIN)
+    assert len({MemoryStore(DOMAIN).seed for _ in range(20)}) == 20
+    assert store.schema.row(store.schema.make(payment(1, START)))[0][0] == key_of("e1", store.seed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,6 +97,7 @@ def test_events_alone_and_in_batches_get_the_same_bits(events: list[dict[str, An
 def test_many_events_are_packed_as_they_would_be_one_by_one(values: list[Any]) -> None:
     """Keys seen before and not, and integers among strings."""
     alone, together = MemoryStore(DOMAIN), MemoryStore(DOMAIN)
+    together.seed = alone.seed
     made = [alone.schema.struct(event_id=i, ts=START + i, a=a, b=b, amount=1.5) for i, a, b in values]
     one_by_one = [alone.pack([event])[0].tolist() for event in made]
     assert together.pack(made).tolist() == one_by_one

@@ -61,7 +61,7 @@ class Archive:
             event_id: as text; that of 5 is found by "5".
             domain: whose event it is; "": of any domain.
         """
-        key, best = key_of(event_id), None
+        key, best = key_of(event_id, 0), None
         for path in reversed(self.segments()):
             # What other processes wrote at the same time is in segments begun at most one segment's span before.
             if best and int(path.stem) + SEGMENT_MS < best.written_ms:

@@ -78,7 +78,7 @@ class Segment:
         lengths = np.fromiter(map(len, records), np.int64, len(records)) + 1
         ends = self.size + np.cumsum(lengths)
         entries = np.empty(len(records), ENTRY)
-        entries["key"], entries["ms"] = keys_of(event_ids), now_ms
+        entries["key"], entries["ms"] = keys_of(event_ids, 0), now_ms
         entries["start"], entries["size"] = ends - lengths, lengths - 1
         try:
             _write(self._records, b"\n".join(records) + b"\n")
@@ -154,7 +154,7 @@ def mend(path: Path) -> None:
     found = []
     for line in whole.split(b"\n")[:-1]:
         with suppress(*UNREADABLE):  # as zeros after a power failure are
-            key = key_of(_head.decode(line).event_id)
+            key = key_of(_head.decode(line).event_id, 0)
             found.append((key, before.st_mtime_ns // 1_000_000, start, len(line)))
         start += len(line) + 1
     _sort(path, np.concatenate((entries, np.array(found, ENTRY))))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, cast
 
@@ -50,9 +51,10 @@ class Schema:
 
     Args:
         domain: the domain whose events these are.
+        seed: of the hash that makes keys of event ids, 64 bits.
     """
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, seed: int = 0) -> None:
         self.domain = domain
         self.entities = tuple(entity.name for entity in domain.entities)
         self.fields = ("event_id", "ts", *self.entities, *(number.name for number in domain.numbers))
@@ -68,6 +70,16 @@ class Schema:
         self._feedback: msgspec.json.Decoder[Feedback] = msgspec.json.Decoder(Feedback)
         self._feedbacks: msgspec.json.Decoder[list[Feedback]] = msgspec.json.Decoder(list[Feedback])
         self._numbers = [(n.name, n.above, n.at_least, n.at_most, n.per_unit) for n in domain.numbers]
+        self.seed = seed
+
+    @property
+    def seed(self) -> int:
+        """Of the hash that makes keys of event ids: who does not know it cannot choose ids that meet in a key."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._seed = seed
         self._row = cast("Callable[[Any, int, int], tuple[list[int], list[str]]]", _compile_row(self))
 
     def decode(self, body: bytes | memoryview) -> tuple[list[Any], bool]:
@@ -176,7 +188,7 @@ class Schema:
         """
         out = np.empty((len(events), 2 + len(self._numbers)), np.int64)
         try:
-            out[:, 0] = keys_of([event.event_id for event in events])
+            out[:, 0] = keys_of([event.event_id for event in events], self.seed)
             out[:, 1] = times_ms([event.ts for event in events])
             good = (out[:, 1] >= times.earliest_ms) & (out[:, 1] <= times.latest_ms)
             for j, (name, above, at_least, at_most, per_unit) in enumerate(self._numbers):
@@ -297,13 +309,13 @@ def _one_by_one(
     return items, refused
 
 
-def key_of(event_id: str | int) -> int:
-    """The 64-bit key of an event id (xxh3, as a signed integer). 5 and "5" are the same event."""
-    key: int = xxh3_64_intdigest(str(event_id).encode())
+def key_of(event_id: str | int, seed: int) -> int:
+    """The 64-bit key of an event id (xxh3 with a seed, as a signed integer). 5 and "5" are the same event."""
+    key: int = xxh3_64_intdigest(str(event_id).encode(), seed)
     return key - (1 << 64) if key >> 63 else key
 
 
-def keys_of(event_ids: Sequence[str | int]) -> npt.NDArray[np.int64]:
+def keys_of(event_ids: Sequence[str | int], seed: int) -> npt.NDArray[np.int64]:
     """The key of each of many event ids, as `key_of` gives it.
 
     Raises:
@@ -316,7 +328,7 @@ def keys_of(event_ids: Sequence[str | int]) -> npt.NDArray[np.int64]:
         lengths = set(map(len, texts))
         if lengths and not 0 < min(lengths) <= max(lengths) <= MAX_KEY:
             raise ValueError("a key of no or too many characters")
-    keys = map(xxh3_64_intdigest, map(str.encode, texts))
+    keys = map(xxh3_64_intdigest, map(str.encode, texts), repeat(seed))
     return np.fromiter(keys, np.uint64, len(event_ids)).view(np.int64)
 
 
@@ -422,7 +434,7 @@ def _compile_row(schema: Schema) -> Any:
         "    if not earliest <= ts <= latest: raise ValueError\n"
         + "".join(low)
         + "".join(keys)
-        + "    key = xxh3(event_id.encode())\n"
+        + f"    key = xxh3(event_id.encode(), {schema.seed})\n"
         + "    if key >> 63: key -= 18446744073709551616\n"
         + f"    return [key, ts, {', '.join(f'round({n} * {f!r})' for n, *_, f in schema._numbers)}], "
         + f"[{', '.join(schema.entities)}]\n"

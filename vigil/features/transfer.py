@@ -80,7 +80,7 @@ def install(store: MemoryStore, settings: Settings, replace: bool, progress: Pro
     if settings.state_url == MEMORY:
         return seed(store, settings, replace)
     with connect(store.domain, settings) as shared:
-        for keys in pages(shared.store):
+        for keys in filter(None, pages(shared.store)):
             if not replace:
                 return False
             shared.store.link.call([(_bucket(key), ("UNLINK", key)) for key in keys])
@@ -112,7 +112,7 @@ def pages(shared: SharedStore) -> Iterator[list[bytes]]:
     for pool in shared.link.masters():
         scan = redis.Redis(connection_pool=pool).scan_iter(shared.prefix + b"*", PAGE)
         while found := shared.link.within_timeout(partial(_some, scan)):
-            yield found
+            yield [key for key in found if key != shared.common.key]
 
 
 def gather(shared: SharedStore, progress: Progress) -> MemoryStore:
@@ -136,6 +136,8 @@ def gather(shared: SharedStore, progress: Progress) -> MemoryStore:
             loaded.load(new, [loaded.name(*pair) for pair in new], [logs[pair] for pair in new])
         done += len(keys)
         progress(done)
+    shared.common.meet()
+    loaded.store.seed = shared.common.seed
     _remember(loaded.store, events)
     return loaded.store
 
@@ -149,7 +151,12 @@ def _remember(store: MemoryStore, events: dict[int, Remembered]) -> None:
 
     found = [
         Event(
-            key, event.label, event.ts_ms, event.features, [store.row_of(e, name) for e, name in enumerate(event.keys)]
+            key,
+            event.label,
+            event.ts_ms,
+            event.features,
+            [store.row_of(e, name) for e, name in enumerate(event.keys)],
+            event.quanta,
         )
         for key, event in events.items()
     ]
@@ -159,6 +166,7 @@ def _remember(store: MemoryStore, events: dict[int, Remembered]) -> None:
 
 def scatter(store: MemoryStore, shared: SharedStore, progress: Progress) -> None:
     """Writes all of a memory store to the servers, over what is there."""
+    shared.common.set(store.newest_ms, store.seed)
     loaded, token = Loaded(store.domain, shared.prefix, store), secrets.randbits(62)
     names: list[str] = [""] * store.count
     commands: list[Command] = []
@@ -192,7 +200,7 @@ def scatter(store: MemoryStore, shared: SharedStore, progress: Progress) -> None
 def _remembered(store: MemoryStore, names: Sequence[str]) -> Iterator[tuple[int, Remembered]]:
     for event in store.state.events():
         keys = tuple(names[row] for row in event.rows)
-        yield event.key, Remembered(event.label, event.ts_ms, event.features, keys)
+        yield event.key, Remembered(event.label, event.ts_ms, event.features, keys, tuple(event.quanta))
 
 
 def _some(keys: Iterator[bytes]) -> list[bytes]:

@@ -57,7 +57,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
     Args:
         prepare: the items of a batch to what the model takes.
         compute: the model; must touch nothing else.
-        finish: items, what was prepared and what came out, to one result an item, in order.
+        finish: items, what was prepared and what came out, to one result an item, in order, or why it has none.
         limits: of batch and queue.
         metrics: where batch sizes, queue depth and refusals are reported.
         warm_s: seconds of `compute` for one row, as measured at the warm-up.
@@ -69,7 +69,7 @@ class Batcher(Generic[Item, Load, Output, Result]):
         self,
         prepare: Callable[[Sequence[Item]], Load],
         compute: Callable[[Load], Output],
-        finish: Callable[[Sequence[Item], Load, Output], Sequence[Result]],
+        finish: Callable[[Sequence[Item], Load, Output], Sequence[Result | Exception]],
         limits: Limits,
         metrics: BatchMetrics,
         warm_s: float = 0.0,
@@ -213,7 +213,10 @@ class Batcher(Generic[Item, Load, Output, Result]):
             self._trace(batch, rows, computed_s, prepared_s, compute_s)
         for entry, result in zip(batch, results, strict=True):
             if not entry.caller.done():
-                entry.caller.set_result(result)
+                if isinstance(result, Exception):
+                    entry.caller.set_exception(result)
+                else:
+                    entry.caller.set_result(result)
         self._compute_pace.observe(rows, compute_s)
         self._whole_pace.observe(rows, prepared_s + compute_s + self._clock_s() - computed_s)
         batches = int(self._limits.max_wait_s / max(self._whole_pace.most_s(), 1e-9))

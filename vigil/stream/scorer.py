@@ -69,7 +69,7 @@ class Scorer:
         outcome = self._decided(decide, values, events, good)
         if late:
             outcome = _merged(outcome, self._decided(self.engine.decide_late, values, events, late))
-        outcome.refused = refused
+        outcome.refused |= refused
         return outcome
 
     def _decided(
@@ -85,9 +85,13 @@ class Scorer:
         if len(places) < len(events):
             values, events = [values[place] for place in places], [events[place] for place in places]
         scored = decide(events)
+        refused: dict[int, InvalidInput] = {places[i]: why for i, why in scored.refused.items()}
+        if refused:
+            values = [value for i, value in enumerate(values) if i not in scored.refused]
+            places = [place for place in places if place not in refused]
         records = self.engine.records(scored, values, self.with_features)  # type: ignore[arg-type]
         blocked = [i for i, decision in enumerate(scored.decisions) if decision.action == self._block]
-        return Outcome(places, records, blocked)
+        return Outcome(places, records, blocked, refused)
 
 
 def _merged(one: Outcome, other: Outcome) -> Outcome:

@@ -17,6 +17,7 @@ from vigil.features.compiled.layout import (
     B_VALUES,
     CARRIES,
     CODES,
+    CONFLICT,
     DONE,
     ENTITIES,
     FRAMES,
@@ -155,6 +156,18 @@ def _apply_label(limits, batch, i, meta, arena, table, ring, head):
 
 
 @compiled
+def _differs(limits, batch, i, ring, slot):
+    """Whether an event comes with another content than the one remembered by its key."""
+    entities, numbers = limits[ENTITIES], limits[NUMBERS]
+    differs = ring[slot, R_MOMENT] >> 3 != batch[i, B_TS]
+    for entity in range(entities):
+        differs = differs or ring[slot, R_ROWS + entity] != batch[i, B_VALUES + numbers + entity]
+    for j in range(numbers):
+        differs = differs or ring[slot, R_ROWS + entities + j] != batch[i, B_VALUES + j]
+    return differs
+
+
+@compiled
 def _part(program, which):
     """Where a part of a program begins and ends, and its rows and columns."""
     at = which * P_HEAD
@@ -210,13 +223,18 @@ def process(program, batch, i, out, status, meta, arena, table, ring, features, 
         key, ts = batch[i, B_KEY], batch[i, B_TS]
         at = find(table, ring, key)
         known = at >= 0 and not ring[table[at], R_MOMENT] & WAITS
+        if known and _differs(limits, batch, i, ring, table[at]):
+            out[i, :] = 0.0
+            status[i] = CONFLICT
+            i += 1
+            continue
         if known and has_features(ring, head, table[at]):
             for f in range(codes.shape[0]):
                 out[i, f] = features[table[at] & (features.shape[0] - 1), f]
             status[i] = REPEAT
             i += 1
             continue
-        outcome, held, lacking = NEW, 0, False
+        outcome, held, lacking, clash = NEW, 0, False, False
         for entity in range(entities):
             row, limit = batch[i, B_VALUES + numbers + entity], PER_ENTITY + AN_ENTITY * entity
             cutoff = max(ts, meta[row, M_NEWEST]) - limits[limit + KEEP_MS]
@@ -236,12 +254,19 @@ def process(program, batch, i, out, status, meta, arena, table, ring, features, 
             counted = record(arena, lows[entity], highs[entity] - 1, strides[entity], ts, key)
             if counted >= 0:  # but no longer remembered
                 held |= 1 << entity
+                for j in range(numbers):
+                    clash = clash or arena[counted + (VALUES + j) * strides[entity]] != batch[i, B_VALUES + j]
                 highs[entity] = counted
             elif ts > meta[row, M_NEWEST] - limits[GRACE_MS]:
                 lacking = True
         find_frames(frames, floors, lows, highs, arena, ts, bounds)
         tally(tallies, frames, bounds, strides, arena, tallied)
         compute(codes, params, frames, batch, i, arena, bounds, strides, tallied, counts, registers, out)
+        if clash:
+            out[i, :] = 0.0
+            status[i] = CONFLICT
+            i += 1
+            continue
         if known or (held and not lacking):  # held by some and lacking in others: half written, to be completed
             status[i] = RECOMPUTED
             i += 1
@@ -257,6 +282,8 @@ def process(program, batch, i, out, status, meta, arena, table, ring, features, 
         if has_features(ring, head, slot):
             for f in range(codes.shape[0]):
                 features[slot & (features.shape[0] - 1), f] = out[i, f]
+        for j in range(numbers):
+            ring[slot, R_ROWS + entities + j] = batch[i, B_VALUES + j]
         for entity in range(entities):
             row, limit = batch[i, B_VALUES + numbers + entity], PER_ENTITY + AN_ENTITY * entity
             ring[slot, R_ROWS + entity] = row

@@ -8,18 +8,19 @@ A ring with a hash table over it remembers events by key: their features for rep
 
 from __future__ import annotations
 
-# What became of an event (0-4) or a label (5-7).
-NEW, LATE, TOO_LATE, REPEAT, RECOMPUTED, LABELLED, LABEL_KNOWN, LABEL_WAITS = range(8)
+# What became of an event (0-4, 8) or a label (5-7).
+NEW, LATE, TOO_LATE, REPEAT, RECOMPUTED, LABELLED, LABEL_KNOWN, LABEL_WAITS, CONFLICT = range(9)
 # Columns of a batch row before its numbers, then the rows of its entities.
 B_KEY, B_TS, B_IS_LABEL, B_LABEL, B_VALUES = range(5)
 # Columns of an entity's row: its segment's first word and records of room, its first record and how many there are.
 M_OFFSET, M_CAPACITY, M_START, M_LENGTH, M_NEWEST = range(5)
 META_COLUMNS = 5
-# Columns of the ring before the rows of the event's entities. A moment is ts_ms * 8, 4 where a label waits, label + 1.
+# Columns of the ring before the rows of the event's entities, behind which are the quanta of its numbers. A moment is
+# ts_ms * 8, 4 where a label waits, label + 1.
 R_KEY, R_MOMENT, R_ROWS = range(3)
 WAITS = 4
 # Entries of the head; free segments of size class k are chained from H_FREE + k.
-H_TAIL, H_RING_HEAD, H_RING_TAIL, H_FEATURES_HEAD, H_NEWEST, H_FREE, H_SIZE = 0, 1, 2, 3, 4, 8, 56
+H_TAIL, H_RING_HEAD, H_RING_TAIL, H_FEATURES_HEAD, H_NEWEST, H_SEED, H_FREE, H_SIZE = 0, 1, 2, 3, 4, 5, 8, 56
 # What must be enlarged before the kernel can go on.
 DONE, GROW_ARENA, GROW_RING, GROW_FEATURES = range(4)
 # A record's columns before its numbers and carried features.

@@ -46,6 +46,13 @@ def find(table, ring, key):
     return -1 - at
 
 
+@entry
+def locate(table, ring, key):
+    """The slot of a known key; -1 where it is not known."""
+    at = find(table, ring, key)
+    return np.int64(table[at]) if at >= 0 else np.int64(-1)
+
+
 @compiled
 def forget(table, ring, key):
     """Removes a key from the table (linear probing, shifting back what follows)."""

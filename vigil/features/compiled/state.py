@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from vigil.features.compiled.layout import (
     H_NEWEST,
     H_RING_HEAD,
     H_RING_TAIL,
+    H_SEED,
     H_SIZE,
     H_TAIL,
     LABEL_BITS,
@@ -54,6 +57,7 @@ class Event(NamedTuple):
         ts_ms: of the event; None where only its label has come.
         features: float32 [F] as they were answered; empty where they are not kept any more.
         rows: of its entities.
+        quanta: of its numbers.
     """
 
     key: int
@@ -61,6 +65,13 @@ class Event(NamedTuple):
     ts_ms: int | None = None
     features: Features = _NO_FEATURES
     rows: Sequence[int] = ()
+    quanta: Sequence[int] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with its content, of this process's rows."""
+        content = np.array([self.ts_ms or 0, *self.rows, *self.quanta], np.int64)
+        return blake2b(content.tobytes(), digest_size=8).hexdigest()
 
 
 class KernelState:
@@ -73,7 +84,8 @@ class KernelState:
     def __init__(self, domain: Domain) -> None:
         self.program = compile_features(domain)
         self.entities, self._width = len(domain.entities), len(domain.features)
-        self.first = B_VALUES + len(domain.numbers)
+        self._numbers = len(domain.numbers)
+        self.first = B_VALUES + self._numbers
         """The column of a batch with the first entity's row."""
         self.columns = self.first + self.entities
         """Columns of a batch."""
@@ -83,6 +95,7 @@ class KernelState:
         self._table = np.full(1 << 13, -1, np.int32)
         self._head = np.zeros(H_SIZE, np.int64)
         self._head[H_FREE:] = -1
+        self.seed = secrets.randbits(64)
         self._scratch = np.zeros(self.program.scratch, np.int64)
 
     def run(self, batch: Words, out: Features | None = None) -> tuple[Features, Status]:
@@ -113,6 +126,15 @@ class KernelState:
             larger = _fresh_meta(max(rows, 2 * len(self._meta)))
             larger[: len(self._meta)] = self._meta
             self._meta = larger
+
+    @property
+    def seed(self) -> int:
+        """Of the hash that makes events' keys, 64 bits, known to who holds the state alone."""
+        return int(self._head[H_SEED]) & ((1 << 64) - 1)
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._head[H_SEED] = np.uint64(seed).astype(np.int64)
 
     @property
     def newest_event_ms(self) -> int:
@@ -194,6 +216,7 @@ class KernelState:
             moment = (newest_ms if event.ts_ms is None else event.ts_ms) << 3 | (WAITS if waits else 0)
             self._ring[slot, R_KEY], self._ring[slot, R_MOMENT] = event.key, moment | event.label + 1
             self._ring[slot, R_ROWS : R_ROWS + len(event.rows)] = event.rows
+            self._ring[slot, R_ROWS + self.entities : R_ROWS + self.entities + len(event.quanta)] = event.quanta
             if len(event.features):
                 self._features[slot] = event.features
             elif not waits:
@@ -205,14 +228,19 @@ class KernelState:
     def events(self) -> Iterator[Event]:
         """All that are remembered, oldest first."""
         for sequence in range(int(self._head[H_RING_HEAD]), int(self._head[H_RING_TAIL])):
-            key, moment, *rows = self._ring[sequence & (len(self._ring) - 1)].tolist()
-            label = label_of(moment)
-            if moment & WAITS:
-                yield Event(key, label)
-                continue
-            kept = sequence >= self._head[H_FEATURES_HEAD]
-            features = self._features[sequence & (len(self._features) - 1)].copy() if kept else _NO_FEATURES
-            yield Event(key, label, moment >> 3, features, rows)
+            yield self._event(sequence & (len(self._ring) - 1), sequence >= self._head[H_FEATURES_HEAD])
+
+    def recall(self, key: int) -> Event | None:
+        """What is remembered of an event by its key, without its features; None where nothing is."""
+        slot = ring.locate(self._table, self._ring, key)
+        return None if slot < 0 else self._event(slot, False)
+
+    def _event(self, slot: int, kept: bool) -> Event:
+        key, moment, *content = self._ring[slot].tolist()
+        if moment & WAITS:
+            return Event(key, label_of(moment))
+        features = self._features[slot & (len(self._features) - 1)].copy() if kept else _NO_FEATURES
+        return Event(key, label_of(moment), moment >> 3, features, content[: self.entities], content[self.entities :])
 
     # --- records of entities ---
 
@@ -273,7 +301,9 @@ class KernelState:
     # --- growth ---
 
     def _empty_ring(self, size: int) -> tuple[Words, Features]:
-        return np.zeros((size, R_ROWS + self.entities), np.int64), np.zeros((size, self._width), np.float32)
+        return np.zeros((size, R_ROWS + self.entities + self._numbers), np.int64), np.zeros(
+            (size, self._width), np.float32
+        )
 
     def _index(self) -> None:
         """Makes the table over the ring anew."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from vigil.features.compiled.machine import compiled, entry
 
+NUMBERS = 4  # column of a batch with the quanta of the first number
 FRAMED = 24  # bytes that a word takes at most besides its own
 # Columns of the table of logs: where in the bytes of all names a log's key begins, where in it the key of its entity,
 # where both end; which entity of the domain it is, its bucket, version (0: it is not there), entries, and when its
 # time was set anew.
 NAME, RAW, NAME_END, ENTITY, BUCKET, VERSION, ENTRIES, REFRESHED, LOG_COLUMNS = range(9)
 WAITS, KNOWN = ord("w"), ord("k")
-HEAD, FIXED = 2, 12  # bytes of kind and label; of these, the time and how many features there are
+HEAD, FIXED = 2, 14  # bytes of kind and label; of these, the time and how many features and numbers there are
 
 
 @entry
@@ -62,9 +63,12 @@ def remembered(
         values[value_tail], values[value_tail + 1] = KNOWN, labels[i] + 1
         value_tail = _little(values, value_tail + HEAD, batch[i, 1], 8)
         value_tail = _little(values, value_tail, features.shape[1] // 4, 2)
+        value_tail = _little(values, value_tail, first - NUMBERS, 2)
         for j in range(features.shape[1]):
             values[value_tail + j] = features[i, j]
         value_tail += features.shape[1]
+        for column in range(NUMBERS, first):
+            value_tail = _little(values, value_tail, batch[i, column], 8)
         for column in range(first, batch.shape[1]):
             begin, end = logs[batch[i, column], RAW], logs[batch[i, column], NAME_END]
             value_tail = _little(values, value_tail, end - begin, 2)

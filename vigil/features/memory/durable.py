@@ -39,7 +39,7 @@ log = logging.getLogger("vigil.features")
 
 # How long a journal goes on as it is where a file could not be opened.
 RETRY_S = 1.0
-_MAGIC = b"VIGILST2"  # the last digit counts the layouts of the arrays
+_MAGIC = b"VIGILST3"  # the last digit counts the layouts of the arrays
 _ENTRY = struct.Struct("<IIQ")  # rows, bytes of new keys, checksum of both parts
 
 
@@ -65,6 +65,8 @@ class State:
         except BaseException:
             self._lock.close()
             raise
+        if not (self.folder / "snapshot").exists():  # it holds the seed of the keys in the journal
+            write_snapshot(self.store, self.folder, self._sequence)
         self._folding: threading.Thread | None = None
         self._syncing: threading.Thread | None = None
         self._synced = time.monotonic()

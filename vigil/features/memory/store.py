@@ -12,8 +12,10 @@ import numpy.typing as npt
 from vigil.domains.schema import Feedback, Schema, key_of, keys_of
 from vigil.domains.spec import Domain, quantise
 from vigil.domains.times import ANY_TIME, Times
-from vigil.features.compiled.layout import B_IS_LABEL, B_KEY, B_LABEL, B_TS, B_VALUES
-from vigil.features.compiled.state import Features, KernelState, Status
+from vigil.errors import Conflict, DataError
+from vigil.features.compiled.layout import B_IS_LABEL, B_KEY, B_LABEL, B_TS, B_VALUES, CONFLICT
+from vigil.features.compiled.state import Event, Features, KernelState, Status
+from vigil.features.conflicts import conflict
 from vigil.features.history import History
 from vigil.features.memory.row_index import RowIndex
 
@@ -28,9 +30,10 @@ class MemoryStore:
 
     An event seen again within the domain's `repeat_days` gets the very features of the first time and
     counts nothing; later (while its entities still hold its record) they are computed again, without
-    counting. An event that comes late, but within `grace_days` of its entity's newest, sees what it
-    would have seen in time and counts; a later one is answered from what is kept and not counted
-    with that entity. Answers already given are never changed. Labels may come before their event.
+    counting. With another content it is a CONFLICT: it has no features and counts nothing. An event that
+    comes late, but within `grace_days` of its entity's newest, sees what it would have seen in time and
+    counts; a later one is answered from what is kept and not counted with that entity. Answers already
+    given are never changed. Labels may come before their event.
 
     Args:
         domain: whose features these are.
@@ -43,9 +46,9 @@ class MemoryStore:
 
     def __init__(self, domain: Domain, journal: Journal | None = None) -> None:
         self.domain = domain
-        self.schema = Schema(domain)
         self.journal = journal
         self.state = KernelState(domain)
+        self.schema = Schema(domain, self.state.seed)
         self._keys = [attrgetter(entity.name) for entity in domain.entities]
         self._entities = len(domain.entities)
         self._numbers = len(domain.numbers)
@@ -63,12 +66,21 @@ class MemoryStore:
             events: of the domain's schema, in order of arrival.
 
         Returns:
-            float32 [n, F], and uint8 [n]: NEW, LATE, TOO_LATE, REPEAT or RECOMPUTED of the kernel.
+            float32 [n, F], and uint8 [n]: NEW, LATE, TOO_LATE, REPEAT, RECOMPUTED or CONFLICT of the kernel.
 
         Raises:
             InvalidEvent: for a value that cannot be; then no event of the batch has counted.
         """
         return self.apply(self.pack(events))
+
+    @property
+    def seed(self) -> int:
+        """Of the hash that makes events' keys, 64 bits. Set it before the first event."""
+        return self.state.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.state.seed = self.schema.seed = seed
 
     @property
     def newest_ms(self) -> int:
@@ -121,7 +133,7 @@ class MemoryStore:
             uint8 [n]: LABELLED, LABEL_KNOWN (nothing new) or LABEL_WAITS (its event has not come yet).
         """
         rest = [0] * (self._numbers + self._entities)
-        rows = [[key_of(item.event_id), 0, 1, item.label, *rest] for item in labels]
+        rows = [[key_of(item.event_id, self.schema.seed), 0, 1, item.label, *rest] for item in labels]
         return self.apply(np.array(rows, np.int64))[1]
 
     def replay(self, history: History, progress: Callable[[int], None] | None = None) -> Features:
@@ -135,12 +147,19 @@ class MemoryStore:
 
         Returns:
             float32 [n, F].
+
+        Raises:
+            DataError: for an id that two events of different content have.
         """
         batch = self.batch_of(history)
         out = np.empty((len(batch), len(self.domain.features)), np.float32)
         for start in range(0, len(batch), CHUNK):
             part = batch[start : start + CHUNK]
-            self.apply(part, out[start : start + CHUNK])
+            _, status = self.apply(part, out[start : start + CHUNK])
+            if len(clashes := np.flatnonzero(status == CONFLICT)):
+                place = int(clashes[0])
+                told = self.conflict(part, place, history.event_ids[start + place])
+                raise DataError(f"row {start + place + 1} of the history, in order of time: {told}")
             if progress:
                 progress(start + len(part))
         return out
@@ -148,7 +167,7 @@ class MemoryStore:
     def batch_of(self, history: History) -> npt.NDArray[np.int64]:
         """A history as rows for the kernel, int64 [n, columns]."""
         batch = np.zeros((len(history.ts_ms), self.columns), np.int64)
-        batch[:, B_KEY] = keys_of(history.event_ids.tolist())
+        batch[:, B_KEY] = keys_of(history.event_ids.tolist(), self.schema.seed)
         batch[:, B_TS] = history.ts_ms
         batch[:, B_LABEL] = history.labels
         for j, number in enumerate(self.domain.numbers):
@@ -156,6 +175,19 @@ class MemoryStore:
         for e, entity in enumerate(self.domain.entities):
             batch[:, B_VALUES + self._numbers + e] = self._rows_of_column(e, history.keys[entity.name])
         return batch
+
+    def conflict(self, batch: npt.NDArray[np.int64], place: int, event_id: str | int, at: str = "") -> Conflict:
+        """What is to be said of an event of a batch that is a CONFLICT.
+
+        Args:
+            batch: as `apply` was given it.
+            place: of the event in it.
+            event_id: as it came.
+            at: where it stood, as in InvalidEvent.
+        """
+        row = batch[place].tolist()
+        now = Event(row[B_KEY], -1, row[B_TS], rows=row[self.state.first :], quanta=row[B_VALUES : self.state.first])
+        return conflict(self.domain, event_id, self.state.recall(now.key), now, at)
 
     def apply(self, batch: npt.NDArray[np.int64], out: Features | None = None) -> tuple[Features, Status]:
         """Runs the kernel over rows whose entities are known, enlarging the state where it asks for it.
@@ -212,5 +244,6 @@ class MemoryStore:
             rows: of each entity, its row by key.
         """
         self.state.adopt(arrays)
+        self.schema.seed = self.state.seed
         self.rows = rows
         self.count = sum(map(len, rows))

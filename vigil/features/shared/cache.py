@@ -21,7 +21,7 @@ from vigil.features.shared.connection import BUCKETS
 NONE = 0  # the version of a log that is not there
 REFRESH = 16  # a log's time is set anew this often while its domain's longest window passes
 MOST_WORDS = 1 << 23  # of the arena; beyond it all is dropped and loaded anew when it is asked for
-_WHEN, _LENGTH = Struct("<qH"), Struct("<H")
+_WHEN, _LENGTH = Struct("<qHH"), Struct("<H")
 
 
 class Remembered(NamedTuple):
@@ -32,12 +32,14 @@ class Remembered(NamedTuple):
         ts_ms: of the event; None where only its label has come.
         features: float32 [F] as they were answered; empty where they are not kept any more.
         keys: of its entities.
+        quanta: of its numbers.
     """
 
     label: int
     ts_ms: int | None = None
     features: npt.NDArray[np.float32] = np.empty(0, np.float32)
     keys: tuple[str, ...] = ()
+    quanta: tuple[int, ...] = ()
 
     @property
     def head(self) -> bytes:
@@ -50,7 +52,9 @@ class Remembered(NamedTuple):
             return self.head
         raw = [key.encode() for key in self.keys]
         keys = b"".join([_LENGTH.pack(len(key)) + key for key in raw])
-        return self.head + _WHEN.pack(self.ts_ms, len(self.features)) + self.features.tobytes() + keys
+        quanta = np.array(self.quanta, "<i8").tobytes()
+        counts = len(self.features), len(self.quanta)
+        return self.head + _WHEN.pack(self.ts_ms, *counts) + self.features.tobytes() + quanta + keys
 
 
 def head(has_come: bool, label: int) -> bytes:
@@ -63,13 +67,15 @@ def decode(value: bytes) -> Remembered:
     label = value[1] - 1
     if value[0] == wire.WAITS:
         return Remembered(label)
-    ts_ms, count = _WHEN.unpack_from(value, wire.HEAD)
+    ts_ms, count, numbers = _WHEN.unpack_from(value, wire.HEAD)
     features, at, keys = np.frombuffer(value, np.float32, count, wire.FIXED), wire.FIXED + 4 * count, []
+    quanta = np.frombuffer(value, "<i8", numbers, at).tolist()
+    at += 8 * numbers
     while at < len(value):
         end = at + _LENGTH.size + _LENGTH.unpack_from(value, at)[0]
         keys.append(value[at + _LENGTH.size : end].decode())
         at = end
-    return Remembered(label, ts_ms, features, tuple(keys))
+    return Remembered(label, ts_ms, features, tuple(keys), tuple(quanta))
 
 
 class Name(NamedTuple):
@@ -198,7 +204,18 @@ class Loaded:
             batch: rows for the kernel.
             known: what is remembered of events, by key.
         """
-        events = [Event(key, event.label, event.ts_ms, event.features) for key, event in known.items()]
+        rows = self.store.rows
+        events = [
+            Event(
+                key,
+                event.label,
+                event.ts_ms,
+                event.features,
+                [rows[e].get(name, -1) for e, name in enumerate(event.keys)],
+                event.quanta,
+            )
+            for key, event in known.items()
+        ]
         events.sort(key=lambda event: len(event.features) > 0 or event.ts_ms is None)
         self.state.remember(events, newest_ms=0, room=len(batch))
         return self.store.apply(batch)
@@ -225,7 +242,7 @@ class Loaded:
         prefix = np.frombuffer(self._prefix, np.uint8)
         count, spans = len(which), (np.empty((len(which), 2), np.int64), np.empty((len(which), 2), np.int64))
         owners = self.logs[batch[which][:, self.first :]]
-        room = count * (wire.FIXED + 4 * features.shape[1]) + int(
+        room = count * (wire.FIXED + 4 * features.shape[1] + 8 * (self.first - wire.NUMBERS)) + int(
             (owners[..., wire.NAME_END] - owners[..., wire.RAW] + 2).sum()
         )
         keys, values = np.empty(count * (len(prefix) + 16), np.uint8), np.empty(room, np.uint8)

@@ -35,12 +35,13 @@ class Common:
 
     Attributes:
         newest_ms: of the events that have counted, as far as is known here; 0: none.
+        key: of the server's hash that holds both.
         seed: 64 bits; meaningless before the first `meet` that did not fail.
     """
 
     def __init__(self, link: Link, prefix: bytes, live_s: int) -> None:
         self._live_s = live_s
-        self._link, self._key, self._script = link, prefix + b"{0}common", link.script(MEET)
+        self.key, self._link, self._script = prefix + b"{0}common", link, link.script(MEET)
         self.newest_ms = self.seed = 0
         self._met_s: float | None = None
 
@@ -62,9 +63,19 @@ class Common:
             if self._met_s is None:
                 raise
 
+    def set(self, newest_ms: int, seed: int) -> None:
+        """Makes these what all know: for who writes a whole state.
+
+        Raises:
+            Unavailable: where the server is away.
+        """
+        self._link.call([(0, ("DEL", self.key))])
+        self.newest_ms, self.seed, self._met_s = newest_ms, seed, 0.0
+        self.meet()
+
     def _learn(self) -> None:
         seed = secrets.randbits(64) if self._met_s is None else self.seed
-        words = ("EVALSHA", self._script, 1, self._key, self.newest_ms, seed, self._live_s)
+        words = ("EVALSHA", self._script, 1, self.key, self.newest_ms, seed, self._live_s)
         while True:
             with suppress(Again):
                 [(newest, seed)] = self._link.call([(0, words)])

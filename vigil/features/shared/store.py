@@ -50,9 +50,10 @@ import numpy as np
 from vigil.domains.schema import Feedback, Schema, key_of
 from vigil.domains.spec import Domain
 from vigil.domains.times import ANY_TIME, Times
-from vigil.errors import Unavailable
+from vigil.errors import Conflict, Unavailable
 from vigil.features.compiled import layout
-from vigil.features.compiled.state import Features, Status
+from vigil.features.compiled.state import Event, Features, Status
+from vigil.features.conflicts import conflict
 from vigil.features.shared import scripts
 from vigil.features.shared.cache import REFRESH, Loaded, Remembered
 from vigil.features.shared.common import Common
@@ -177,7 +178,7 @@ class SharedStore:
         if not count:
             return np.empty((0, len(self.domain.features)), np.float32), np.empty(0, np.uint8)
         with self._guard:
-            self.common.meet()
+            batch = batch.keyed(self._seed())
             if self._loaded.full:
                 self._loaded = Loaded(self.domain, self.prefix)
             parts = [batch.part(at, at + MOST_AT_ONCE) for at in range(0, count, MOST_AT_ONCE)]
@@ -194,10 +195,26 @@ class SharedStore:
         Raises:
             Unavailable: as `apply`.
         """
-        given = [(key_of(item.event_id), item.label) for item in labels]
-        starts = range(0, max(1, len(given)), MOST_AT_ONCE)
         with self._guard:
+            seed = self._seed()
+            given = [(key_of(item.event_id, seed), item.label) for item in labels]
+            starts = range(0, max(1, len(given)), MOST_AT_ONCE)
             return np.concatenate([self._feedback(given[at : at + MOST_AT_ONCE]) for at in starts])
+
+    def conflict(self, packed: PackedEvents, place: int, event_id: str | int, at: str = "") -> Conflict:
+        """As `MemoryStore.conflict`."""
+        with self._guard:
+            part = packed.part(place, place + 1).keyed(self.schema.seed)
+            [[key, ts_ms, *quanta]], [rows] = part.values.tolist(), self._loaded.rows(part.keys).tolist()
+            now = Event(key, -1, ts_ms, rows=rows, quanta=quanta)
+            return conflict(self.domain, event_id, self._loaded.state.recall(key), now, at)
+
+    def _seed(self) -> int:
+        """The seed of event keys, which all processes share."""
+        self.common.meet()
+        if self.schema.seed != self.common.seed:
+            self.schema.seed = self.common.seed
+        return self.common.seed
 
     def _feedback(self, given: Sequence[tuple[int, int]]) -> Status:
         """What becomes of labels, key and label of each, that are written together."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from vigil.domains.schema import MAX_KEY, Schema
+from vigil.domains.schema import MAX_KEY, Schema, keys_of
 from vigil.domains.times import ANY_TIME, Times
 from vigil.features.compiled import wire
 from vigil.features.compiled.layout import (
@@ -19,6 +19,7 @@ from vigil.features.compiled.layout import (
     B_KEY,
     B_LABEL,
     B_VALUES,
+    CONFLICT,
     LABEL_KNOWN,
     LABEL_WAITS,
     LABELLED,
@@ -44,10 +45,14 @@ class PackedEvents(NamedTuple):
     Attributes:
         values: int64 [n, 2 + numbers]: key, ts_ms, quanta of each number.
         keys: of each entity, n.
+        ids: of the events, n.
+        seed: of their keys; another one makes other keys of the ids.
     """
 
     values: npt.NDArray[np.int64]
     keys: list[list[str | int]]
+    ids: list[str | int]
+    seed: int
 
     @classmethod
     def of(cls, schema: Schema, events: Sequence[Any], times: Times = ANY_TIME) -> Self:
@@ -56,20 +61,28 @@ class PackedEvents(NamedTuple):
         Raises:
             InvalidEvent: for a value that cannot be.
         """
+        ids, seed = [event.event_id for event in events], schema.seed
         if len(events) < FEW:
             packed = [schema.row(event, "", times) for event in events]
             listed: list[list[str | int]] = [[keys[e] for _, keys in packed] for e in range(len(schema.entities))]
-            return cls(np.array([values for values, _ in packed], np.int64), listed)
+            return cls(np.array([values for values, _ in packed], np.int64), listed, ids, seed)
         keys = [list(map(attrgetter(name), events)) for name in schema.entities]
         lengths = set(map(len, map(str, chain.from_iterable(keys))))
         if not 0 < min(lengths) <= max(lengths) <= MAX_KEY:
             for event in events:
                 schema.row(event, "", times)
-        return cls(schema.columns(events, times), keys)
+        return cls(schema.columns(events, times), keys, ids, seed)
 
     def part(self, start: int, end: int) -> PackedEvents:
         """Some of them."""
-        return PackedEvents(self.values[start:end], [of_entity[start:end] for of_entity in self.keys])
+        keys = [of_entity[start:end] for of_entity in self.keys]
+        return PackedEvents(self.values[start:end], keys, self.ids[start:end], self.seed)
+
+    def keyed(self, seed: int) -> Self:
+        """The same with keys of that seed."""
+        if seed == self.seed:
+            return self
+        return self._replace(values=np.column_stack((keys_of(self.ids, seed), self.values[:, 1:])), seed=seed)
 
 
 def plan_events(
@@ -178,7 +191,7 @@ def _event_writes(
 ) -> Writes:
     """Puts events of a batch that are not remembered yet, each once."""
     keys = batch[:, B_KEY]
-    heads, puts = np.full(len(batch), _ABSENT, np.uint16), status != REPEAT
+    heads, puts = np.full(len(batch), _ABSENT, np.uint16), (status != REPEAT) & (status != CONFLICT)
     if known:
         for i, key in enumerate(keys.tolist()):
             if event := known.get(key):

@@ -45,7 +45,9 @@ def rebuild(
     store, marks = MemoryStore(domain), Marks()
     labels: dict[int, Feedback] = {}
     for values in _values(feedback, properties, marks, progress):
-        labels |= {key_of(item.event_id): item for item in store.schema.decode_feedback_each(values)[0]}
+        labels |= {
+            key_of(item.event_id, store.schema.seed): item for item in store.schema.decode_feedback_each(values)[0]
+        }
     read = _values(events, properties, marks, progress)
     batch = np.concatenate([store.pack([]), *(store.pack(_sound(store.schema, some, latest_ms)) for some in read)])
     batch = batch[np.argsort(batch[:, layout.B_TS], kind="stable")]

@@ -233,7 +233,7 @@ def _events(board: Board) -> None:
         ),
         series(
             "Events by what became of them",
-            "In the feature state, a second; state_away: not counted.",
+            "In the feature state, a second; state_away, too_old, conflict: not counted.",
             [
                 (
                     f"sum by (domain, status) (rate(vigil_events_total{{{OF}}}[$__rate_interval]))",

@@ -186,6 +186,13 @@ CASES = (
         {'vigil_state_away{domain="payments"}': "0x2 1 0x10"},
         "5m",
     ),
+    Case(
+        "VigilConflicts",
+        "ticket",
+        {'vigil_events_total{domain="payments",status="conflict"}': "0x5 0+1x10"},
+        {'vigil_events_total{domain="payments",status="repeat"}': "0x5 0+1x10"},
+        "10m",
+    ),
     *(
         Case(
             "VigilRecordsDropped",

@@ -30,6 +30,7 @@ _REFUSALS = {
     401: "No key, or one that is none, where keys are asked for.",
     403: "The key lacks the scope that this call needs; or a foreign Host or Origin where none is asked for.",
     404: "No such domain, model, version or record; where they can be told, those there are.",
+    409: "The event's id has come before, with another content. The others of the call have counted.",
     413: "A body over the limit.",
     415: "A Content-Encoding other than gzip, deflate and identity.",
     429: "Too much is waiting, or the caller has called too often: come back after the seconds of Retry-After.",
@@ -87,7 +88,7 @@ def _events(domain: Domain) -> dict[str, Json]:
             _one_or_many(_event(domain)),
             _one_or_many(_decision(domain)),
             domain.example,
-            (400, 404, 413, 429, 504),
+            (400, 404, 409, 413, 429, 504),
             [_flag("features", "Whether the decisions shall hold the values of the features."), _DEADLINE],
         ),
         f"/v1/{domain.name}/feedback": _post(

@@ -148,7 +148,8 @@ class Domain:
         grace_days: how late an event may come and still count, exactly.
         feedback_days: how long an event waits for its label (and a label for its event).
         repeat_days: how long a repeated event gets the very same features as the first time.
-        most_remembered: the newest events that labels can find, which bounds memory (48 bytes each with two entities and a number).
+        most_remembered: the newest events that labels can find, which bounds memory (48 bytes each, with two entities
+            and a number).
         most_repeats: the newest events whose features are kept for repeats (4 bytes a feature).
         example: a valid event, for documentation and warm-up.
         aliases: other column names of `event_id`, `ts`, `label` and `scenario` in history files.

@@ -13,9 +13,9 @@ from vigil.domains.schema import Feedback, Schema, key_of, keys_of
 from vigil.domains.spec import Domain, quantise
 from vigil.domains.times import ANY_TIME, Times
 from vigil.errors import Conflict, DataError
+from vigil.features.compiled.conflicts import conflict
 from vigil.features.compiled.layout import B_IS_LABEL, B_KEY, B_LABEL, B_TS, B_VALUES, CONFLICT
 from vigil.features.compiled.state import Event, Features, KernelState, Status
-from vigil.features.conflicts import conflict
 from vigil.features.history import History
 from vigil.features.memory.row_index import RowIndex
 

@@ -52,8 +52,8 @@ from vigil.domains.spec import Domain
 from vigil.domains.times import ANY_TIME, Times
 from vigil.errors import Conflict, Unavailable
 from vigil.features.compiled import layout
+from vigil.features.compiled.conflicts import conflict
 from vigil.features.compiled.state import Event, Features, Status
-from vigil.features.conflicts import conflict
 from vigil.features.shared import scripts
 from vigil.features.shared.cache import REFRESH, Loaded, Remembered
 from vigil.features.shared.common import Common

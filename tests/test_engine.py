@@ -55,7 +55,7 @@ def infer(engine: Engine, rows: np.ndarray, deadline_s: float | None = None) -> 
 
 
 def decisions(engine: Engine, events: list[Any], with_features: bool = False) -> list[Decision]:
-    decided = engine.decide(events, NOW_MS)
+    decided = engine.decide(events, engine.times(NOW_MS))
     if with_features:
         for decision, row in zip(decided.decisions, decided.features.tolist(), strict=True):
             decision.features = dict(zip(PAYMENTS.feature_names, row, strict=True))
@@ -166,6 +166,27 @@ def test_an_event_of_a_call_may_be_as_far_behind_the_newest_as_the_grace(session
         decisions(each, events(each, 1, event_id="just", ts=NOW_MS - days * 86_400_000))
         with pytest.raises(InvalidEvent, match=r"VIGIL_MAX_PAST_S before the newest event, of 2018-09-30T12:00:00Z"):
             decisions(each, events(each, 1, event_id="late", ts=NOW_MS - days * 86_400_000 - 1))
+
+
+def test_what_has_counted_is_answered_again_however_late_it_comes(session: Session) -> None:
+    served = engine(session)
+    first = decisions(served, events(served, 300))
+    served._clock_ms = lambda: NOW_MS + 5 * 86_400_000
+    newest = events(served, 1, event_id="newest", ts=NOW_MS + 3 * 86_400_000)
+    served.decide(newest, served.times(served._clock_ms()))
+    other = events(served, 1, amount=90_000.0)
+
+    async def main() -> list[Any]:
+        parts = (events(served, 1), events(served, 40), events(served, 300), other, events(served, 1, event_id="new"))
+        return await asyncio.gather(*(submit(served, part) for part in parts), return_exceptions=True)
+
+    one, some, many, changed, new = asyncio.run(main())
+    assert (one, some, many) == (first[:1], first[:40], first)
+    assert isinstance(changed, Conflict)
+    assert "VIGIL_MAX_PAST_S" in str(new)
+    made = [*events(served, 2), events(served, 1, event_id="new")[0]]
+    outcome = Scorer(served).score([msgspec.json.encode(each) for each in made], made, served._clock_ms())
+    assert [msgspec.json.decode(each)["tier"] for each in outcome.records] == ["full", "full", "rules"]
 
 
 def test_nobody_is_locked_out_by_an_event_ahead_of_the_clock(session: Session) -> None:

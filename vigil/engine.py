@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress, repeat
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -99,6 +100,8 @@ class Store(Protocol):
 
     def apply(self, packed: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]: ...
 
+    def remembers(self, event_ids: Sequence[str | int]) -> list[bool]: ...
+
     def conflict(self, packed: Any, place: int, event_id: str | int, at: str = "") -> Conflict: ...
 
     def feedback(self, labels: Sequence[Feedback]) -> npt.NDArray[np.uint8]: ...
@@ -135,7 +138,7 @@ class Engine:
         self._clock_ms = clock_ms
         self._close, self._recorder = close, recorder
         self._events: Batcher[Submission, Taken, Scored, list[Decision]] = Batcher(
-            lambda batch: self._take(batch, self._clock_ms()),
+            lambda batch: self._take(batch, self.times(self._clock_ms())),
             self._score,
             self._answer,
             limits_of(settings),
@@ -224,7 +227,10 @@ class Engine:
         for part in parts:
             times = self.times(self._clock_ms())
             for i, event in enumerate(events[part], part.start):
-                self.schema.row(event, f"[{i}]", times)
+                try:
+                    self.schema.row(event, f"[{i}]", times)
+                except InvalidEvent:
+                    self.schema.row(event, f"[{i}]", self._times_for([event], times))
             await asyncio.sleep(0)
 
         def begin(part: slice, each: Caller[list[Decision]]) -> None:
@@ -235,21 +241,30 @@ class Engine:
 
         return [decision for found in await one_by_one(parts, begin, caller) for decision in found]
 
-    def decide(self, events: Sequence[Any], now_ms: int) -> Decided:
+    def decide(self, events: Sequence[Any], times: Times) -> Decided:
         """Decides on events at once: one call of the kernel, one of the model. With all that a record holds.
 
         Raises:
+            InvalidEvent: for a value that cannot be, or a time out of `times`; then none has counted.
             Unavailable: where the feature state is away: who can read its events again shall wait for it.
         """
-        taken = self._take([(events, False, 0)], now_ms)
+        taken = self._take([(events, False, 0)], times)
         scored = self._score(taken)
         if scored.features is None:
             raise Unavailable(f"feature state: {self.state_problem or 'it did not answer in time'}")
         return self._decide(taken, scored)
 
-    def is_late(self, event: Any, now_ms: int) -> bool:
-        """Whether an event that can be scored is older than `times` allows."""
-        return int(times_ms([event.ts])[0]) < self.times(now_ms).earliest_ms
+    def late(self, events: Sequence[Any], times: Times) -> list[bool]:
+        """Whether each of events that can be scored is older than `times` allows, and not one that has counted.
+
+        Raises:
+            Unavailable: where the feature state is away.
+        """
+        late: list[bool] = (times_ms([event.ts for event in events]) < times.earliest_ms).tolist()
+        if any(late):
+            known = iter(self.store.remembers([event.event_id for event in compress(events, late)]))
+            late = [each and not next(known) for each in late]
+        return late
 
     def decide_late(self, events: Sequence[Any]) -> Decided:
         """Decides by rules on events that came too late for their features to mean anything; none counts."""
@@ -268,10 +283,10 @@ class Engine:
         kept = features if with_features else None
         return record.encode_records(self.domain, digest, decided.decisions, events, kept)
 
-    def refusal(self, event: Any, now_ms: int) -> InvalidEvent | None:
-        """Why an event cannot be scored at that time; None where it can. Nothing counts."""
+    def refusal(self, event: Any, times: Times) -> InvalidEvent | None:
+        """Why an event cannot be scored, be it late or not; None where it can. Nothing counts."""
         try:
-            self.schema.row(event, "", self.times(now_ms)._replace(earliest_ms=LEAST_MS))
+            self.schema.row(event, "", times.however_late)
         except InvalidEvent as failure:
             return failure
         return None
@@ -316,15 +331,27 @@ class Engine:
         """Has `changed` called, in any thread, when `state_problem` has changed."""
         self.store.watch(changed)
 
-    def _take(self, batch: Sequence[Submission], now_ms: int) -> Taken:
-        events, times = [event for part, _, _ in batch for event in part], self.times(now_ms)
+    def _take(self, batch: Sequence[Submission], times: Times) -> Taken:
+        events = [event for part, _, _ in batch for event in part]
         try:
-            packed = self.store.pack(events, times)
+            try:
+                packed = self.store.pack(events, times)
+            except InvalidEvent:
+                packed = self.store.pack(events, times := self._times_for(events, times))
             if self.store.remote:  # its features come where waiting is allowed
                 return Taken(events, self.model.session, packed, None)
             return Taken(events, self.model.session, packed, self._apply(events, packed))
         except InvalidEvent as failure:
             raise self._locate(events, times) or failure from None
+
+    def _times_for(self, events: Sequence[Any], times: Times) -> Times:
+        """`times` as they hold for events that may have come before: what has counted is answered again, however late.
+
+        Shared state would have to be asked, which nobody waits for here.
+        """
+        if self.store.remote or any(map(self.refusal, events, repeat(times))) or any(self.late(events, times)):
+            return times
+        return times.however_late
 
     def _apply(self, events: Sequence[Any], packed: Any) -> Scored:
         started_s = perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import urllib.request
 
 import pytest
@@ -140,16 +141,23 @@ def test_headers_whose_names_are_no_text_stop_nothing(stream: Stream) -> None:
     assert dict(letter.headers())["vigil-topic"] == stream.names["events"].encode()
 
 
-def test_dead_letters_go_back_where_they_came_from_once(stream: Stream) -> None:
-    late = event(7, ts=1 << 43)
-    stream.produce("events", [(event(1), b"k"), (late, b"k"), (None, b"k")])
+def test_an_id_that_comes_again_with_another_content_is_a_dead_letter(stream: Stream) -> None:
+    stream.produce("events", [(event(1), b"k"), (event(1, amount=90_000.0), b"k"), (event(1), b"k"), (event(2), b"k")])
     stream.run()
+    assert [decision["event_id"] for decision in stream.decisions()] == ["e1", "e1", "e2"]
+    (letter,) = stream.committed("dead")
+    assert b"another content: amount" in dict(letter.headers())["vigil-reason"]
+
+
+def test_dead_letters_go_back_where_they_came_from_once(stream: Stream) -> None:
+    ahead = event(7, ts=time.time_ns() // 1_000_000 + 3_600_000)
+    stream.produce("events", [(event(1), b"k"), (ahead, b"k"), (None, b"k")])
+    stream.run(VIGIL_MAX_FUTURE_S="60")
     assert len(stream.committed("dead")) == 2
     said = stream.run("--replay-dead-letters")
     assert "2 dead letters put back where they came from" in said
     assert "0 dead letters" in stream.run("--replay-dead-letters")
-    # The fix: this worker takes events from far ahead.
-    stream.run(VIGIL_MAX_FUTURE_S=str(1 << 40))
+    stream.run()  # the fix: this worker takes events from so far ahead
     assert sorted(decision["event_id"] for decision in stream.decisions()) == ["e1", "e7"]
     assert len(stream.committed("dead")) == 3
 

@@ -25,6 +25,11 @@ class Times(NamedTuple):
     latest_ms: int = MOST_MS
     newest_ms: int = 0
 
+    @property
+    def however_late(self) -> Times:
+        """The same without the bound that the newest event sets."""
+        return self._replace(earliest_ms=LEAST_MS)
+
     def refusal(self, ts_ms: int, at: str = "") -> InvalidEvent | None:
         """Why an event of this time is refused; None where it is not.
 

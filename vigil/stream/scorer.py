@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from operator import itemgetter
 from typing import Any
 
@@ -53,22 +54,25 @@ class Scorer:
             events: what `decode` made of it.
             now_ms: the time, epoch milliseconds UTC: what is too far ahead of it is refused.
         """
-        decide = partial(self.engine.decide, now_ms=now_ms)
-        if set(map(type, events)) == {self.engine.schema.struct}:
+        engine, times = self.engine, self.engine.times(now_ms)
+        if set(map(type, events)) == {engine.schema.struct}:
             try:
-                return self._decided(decide, values, events, range(len(events)))
-            except InvalidEvent:  # a value that cannot be: find whose, and score the others
+                return self._decided(partial(engine.decide, times=times), values, events, range(len(events)))
+            except InvalidEvent:  # a value that cannot be, or too late: find whose, and score the others
                 pass
-        good, late, refused = list[int](), list[int](), dict[int, InvalidInput]()
+        good, refused = list[int](), dict[int, InvalidInput]()
         for place, event in enumerate(events):
-            failure = event if isinstance(event, InvalidInput) else self.engine.refusal(event, now_ms)
+            failure = event if isinstance(event, InvalidInput) else engine.refusal(event, times)
             if failure:
                 refused[place] = failure
             else:
-                (late if self.engine.is_late(event, now_ms) else good).append(place)
-        outcome = self._decided(decide, values, events, good)
+                good.append(place)
+        is_late = engine.late([events[place] for place in good], times)
+        late = list(compress(good, is_late))
+        good = [place for place, each in zip(good, is_late, strict=True) if not each]
+        outcome = self._decided(partial(engine.decide, times=times.however_late), values, events, good)
         if late:
-            outcome = _merged(outcome, self._decided(self.engine.decide_late, values, events, late))
+            outcome = _merged(outcome, self._decided(engine.decide_late, values, events, late))
         outcome.refused |= refused
         return outcome
 

@@ -176,6 +176,11 @@ class MemoryStore:
             batch[:, B_VALUES + self._numbers + e] = self._rows_of_column(e, history.keys[entity.name])
         return batch
 
+    def remembers(self, event_ids: Sequence[str | int]) -> list[bool]:
+        """Whether each of these events has come and can still be told by its id."""
+        found = (self.state.recall(key_of(event_id, self.seed)) for event_id in event_ids)
+        return [event is not None and event.ts_ms is not None for event in found]
+
     def conflict(self, batch: npt.NDArray[np.int64], place: int, event_id: str | int, at: str = "") -> Conflict:
         """What is to be said of an event of a batch that is a CONFLICT.
 

@@ -66,8 +66,12 @@ def test_every_template_has_unit_tests() -> None:
 def test_a_policy_scan_finds_nothing_critical(values: Path) -> None:
     arguments = ("score", "--kubernetes-version", f"v{NEWEST}", *NOT_OURS, "--output-format", "ci", "-")
     done = tool("kube-score", *arguments, given=rendered(values))
-    assert re.findall(r"^\[CRITICAL\].*", done.stdout, re.MULTILINE) == []
-    assert done.returncode == 0, done.stderr
+    critical = re.findall(r"^\[CRITICAL\].*", done.stdout, re.MULTILINE)
+    if values.stem.startswith("knative"):  # it does not know which pods Knative makes
+        critical = [each for each in critical if "NetworkPolicys selector doesn't match any pods" not in each]
+    else:
+        assert done.returncode == 0, done.stderr
+    assert critical == []
 
 
 @each_values

@@ -42,7 +42,6 @@ from vigil.errors import InvalidInput, VigilError
 
 MARKER = "loadtest.limits"
 INFER, SCORE = f"/v2/models/{MODEL}/infer", f"/v1/{MODEL}/score"
-MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 BATCH_ROWS, STREAM_MESSAGES = 1000, 100
 SHARE_OF_PEAK, KILLED_S = 0.7, 10

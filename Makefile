@@ -53,9 +53,9 @@ help: ## This list
 setup: ## Everything into .venv of this checkout; PYTHON=python3.12: by that one, else by the newest it knows
 	@PYTHON="$(PYTHON)" PORT="$(PORT)" GRPC_PORT="$(GRPC_PORT)" requirements/environment $(VENV) $(MAKECMDGOALS)
 
-clients: $(CLIENTS)/ready ## KServe's and MLServer's clients and NVIDIA's perf_analyzer, which tests serve
+clients: $(CLIENTS)/ready ## KServe's and MLServer's clients, NVIDIA's perf_analyzer, OpenSSF's model-signing: for tests
 
-$(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlserver.txt requirements/perf-analyzer.txt | setup
+$(CLIENTS)/ready: requirements/clients requirements/kserve.txt requirements/mlserver.txt requirements/model-signing.txt requirements/perf-analyzer.txt | setup
 	@requirements/clients $(CLIENTS) && touch $@ || $(WITHOUT)
 
 tools: $(TOOLS)/ready ## What tests need besides: Prometheus, Alertmanager, a Redis with TLS, Compose's parser, Helm and what checks the chart

@@ -5,11 +5,12 @@ BentoML nor TensorFlow to be imported, so that a service starts fast.
 """
 
 from model_store.aliases import aliases
-from model_store.integrity import sha256, verify
+from model_store.integrity import read, sha256, verify
 from model_store.layout import root
 from model_store.manifest import MODEL_FILE, Manifest
 from model_store.promotion import check_alias, promote, rollback, set_alias
 from model_store.saving import save
+from model_store.signatures import sign
 from model_store.stored import StoredModel, list_models, resolve, versions
 
 __all__ = [
@@ -20,12 +21,14 @@ __all__ = [
     "check_alias",
     "list_models",
     "promote",
+    "read",
     "resolve",
     "rollback",
     "root",
     "save",
     "set_alias",
     "sha256",
+    "sign",
     "verify",
     "versions",
 ]

@@ -80,8 +80,17 @@ class Manifest:
         """
         file = folder / MANIFEST_FILE
         try:
-            found = json.loads(file.read_bytes())
-        except (OSError, ValueError) as failure:
+            content = file.read_bytes()
+        except OSError as failure:
+            raise ModelRefused(f"{file}: no readable manifest: {failure}") from None
+        return cls.parse(content, file)
+
+    @classmethod
+    def parse(cls, content: bytes, file: Path) -> Manifest:
+        """As `read`, of what is in the file already."""
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError) as failure:
             raise ModelRefused(f"{file}: no readable manifest: {failure}") from None
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             layout = found.get("format") if isinstance(found, dict) else found

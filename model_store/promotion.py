@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from model_store.aliases import changed
-from model_store.integrity import check_digest
+from model_store.integrity import read
 from model_store.stored import StoredModel, resolve, versions
 from vigil.errors import InvalidInput, NotFound
 
@@ -40,8 +41,8 @@ def set_alias(name: str, alias: str, version: str) -> None:
             history.append(target)
 
 
-def promote(name: str, version: str, alias: str = "champion") -> StoredModel:
-    """Lets `name@alias` mean `version` once its file has been checked against its digest.
+def promote(name: str, version: str, alias: str = "champion", trust: Path | None = None) -> StoredModel:
+    """Lets `name@alias` mean `version` once its file has been checked as `model_store.verify` does.
 
     Raises:
         InvalidInput: for an alias that cannot be one.
@@ -49,7 +50,7 @@ def promote(name: str, version: str, alias: str = "champion") -> StoredModel:
         ModelRefused: where the file is not what its manifest says.
     """
     stored = resolve(name, version)
-    check_digest(stored)
+    read(stored, trust)
     set_alias(name, alias, stored.manifest.version)
     return stored
 

@@ -13,6 +13,7 @@ from model_store.integrity import sha256
 from model_store.layout import root
 from model_store.manifest import MODEL_FILE, Manifest
 from model_store.promotion import check_alias, set_alias
+from model_store.signatures import sign
 
 
 def save(
@@ -32,6 +33,8 @@ def save(
     risk_shares: Iterable[float] = (),
     extra_files: Iterable[Path] = (),
     alias: str | None = "champion",
+    key: Path | None = None,
+    certificates: Path | None = None,
 ) -> str:
     """Copies a model with its manifest and `extra_files` into the store and lets `alias` mean it.
 
@@ -41,12 +44,14 @@ def save(
         onnx_path: the ONNX file.
         extra_files: kept beside it under their own names, such as reports.
         alias: pointed at the new version; None: none is.
+        key, certificates: as `model_store.sign` takes them; without a key it is not signed.
 
     Returns:
         The tag, `name:version`.
 
     Raises:
         InvalidInput: for an alias that cannot be one; nothing is stored then.
+        ConfigError: for a key that cannot sign; it is stored then, and no alias means it.
     """
     if alias is not None:
         check_alias(alias)
@@ -83,6 +88,8 @@ def save(
         for extra in extra_files:
             shutil.copyfile(extra, folder / extra.name)
         manifest.write(folder)
+    if key:
+        sign(root() / domain / manifest.version, key, certificates)
     if alias is not None:
         set_alias(domain, alias, manifest.version)
     return manifest.tag

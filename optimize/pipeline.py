@@ -19,6 +19,7 @@ from optimize.candidates import Measured
 from optimize.choice import Budget, choose
 from optimize.quality import Risks, Scorer
 from optimize.runs import Rows, Run
+from vigil import settings
 from vigil.domains.spec import Domain
 from vigil.errors import ModelRefused
 from vigil.progress import Steps
@@ -64,7 +65,7 @@ def optimize(
         ModelRefused: where the Keras model cannot be read or converted, or no candidate is within the budget.
     """
     model_store.check_alias(alias)
-    step = steps.step
+    step, signing = steps.step, settings.load()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -99,6 +100,8 @@ def optimize(
             risk_shares=shares,
             extra_files=[report, *run.reports],
             alias=alias,
+            key=signing.model_key,
+            certificates=signing.model_certificate,
         )
     return Outcome(tag, winner, measured, failures)
 

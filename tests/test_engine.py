@@ -37,7 +37,7 @@ NOW_MS = 1_538_308_800_000
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     path = tiny_model.write_onnx(tmp_path_factory.mktemp("model") / "model.onnx", len(PAYMENTS.features))
-    return Session(path, "payments:1", "1", "digest", PAYMENTS.feature_names)
+    return Session(path.read_bytes(), "payments:1", "1", "digest", PAYMENTS.feature_names)
 
 
 def engine(session: Session | None, problem: str = "", **changes: Any) -> Engine:

@@ -172,7 +172,7 @@ class Engine:
                 f"VIGIL_MAX_FUTURE_S={settings.max_future_s}: wanted at most the {domain.grace_ms // 1000} s of "
                 f"{domain.name}'s grace_days, or one event ahead of the clock would make an entity's others too late"
             )
-        model = ServedModel.open(domain, settings.model_alias, limits_of(settings), clock_ms)
+        model = ServedModel.open(domain, settings.model_alias, limits_of(settings), clock_ms, settings.model_trust)
         # Loads the compiled kernel, which otherwise the first caller would wait for, and what lets state grow: later,
         # there may be no descriptor for it.
         warm = MemoryStore(domain)

@@ -39,6 +39,17 @@ class Settings(BaseModel):
         default="", description="comma-separated domains to serve (shipped names or importable modules); all shipped"
     )
     model_alias: str = Field(default="champion", description="alias of the model to serve, as in payments@champion")
+    model_trust: Path | None = Field(
+        default=None,
+        description="PEM file, or folder of them, of public keys and authorities: only models that they have signed "
+        "are loaded or promoted",
+    )
+    model_key: Path | None = Field(
+        default=None, description="PEM file of the private key that `vigil optimize` signs models with"
+    )
+    model_certificate: Path | None = Field(
+        default=None, description="PEM file of its certificate, and those between it and an authority"
+    )
     workers: int = Field(default=1, ge=1, le=64, description="service processes; more than one needs shared state")
     access: Literal["auto", "keys", "local", "open"] = Field(
         default="auto",

@@ -23,7 +23,10 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[Session]:
     folder = tmp_path_factory.mktemp("models")
     names = [f"f{i}" for i in range(WIDTH)]
     paths = [tiny_model.write_onnx(folder / f"{seed}.onnx", WIDTH, seed) for seed in (0, 1)]
-    return [Session(path, f"payments:{i}", str(i), "digest", names, max_batch=64) for i, path in enumerate(paths)]
+    return [
+        Session(path.read_bytes(), f"payments:{i}", str(i), "digest", names, max_batch=64)
+        for i, path in enumerate(paths)
+    ]
 
 
 @pytest.fixture

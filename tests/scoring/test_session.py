@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 import model_store
 from testbed import tiny_model
 from vigil import domains
 from vigil.errors import InvalidInput, ModelRefused, NotFound
+from vigil.scoring.external_data import has_external_data
 from vigil.scoring.session import Session
 
 WIDTH = 40
@@ -22,7 +27,7 @@ NAMES = [f"f{i}" for i in range(WIDTH)]
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     path = tiny_model.write_onnx(tmp_path_factory.mktemp("model") / "model.onnx", WIDTH)
-    return Session(path, "payments:1", "1", "digest", NAMES, max_batch=64)
+    return Session(path.read_bytes(), "payments:1", "1", "digest", NAMES, max_batch=64)
 
 
 def test_a_row_gets_the_same_risk_to_the_bit_alone_and_in_any_batch(session: Session) -> None:
@@ -69,7 +74,82 @@ def test_a_model_whose_rows_mix_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(model, str(path))
     with pytest.raises(ModelRefused, match="depends on the rows beside it"):
-        Session(path, "payments:1", "1", "digest", NAMES)
+        Session(path.read_bytes(), "payments:1", "1", "digest", NAMES)
+
+
+def graph(width: int, *more: Any, name: str = "features", rows: int | None = None) -> Any:
+    """A model of one layer, whose weight is an initializer."""
+    weight = numpy_helper.from_array(np.ones((width, 1), np.float32), "w")
+    nodes = [helper.make_node("MatMul", [name, "w"], ["z"]), helper.make_node("Sigmoid", ["z"], ["risk"])]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, width]), *more]
+    outputs = [helper.make_tensor_value_info("risk", TensorProto.FLOAT, [rows, 1])]
+    made = helper.make_graph(nodes, "one", inputs, outputs, [weight])
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def outside(tensor: Any) -> None:
+    set_external_data(tensor, "weights.bin", 0, len(tensor.raw_data))
+    tensor.ClearField("raw_data")
+
+
+def in_constant(model: Any) -> None:
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w2"], value=model.graph.initializer[0]))
+    outside(model.graph.node[0].attribute[0].t)
+
+
+def in_branch(model: Any) -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["w3"], ["b"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, [WIDTH, 1])],
+        [numpy_helper.from_array(np.ones((WIDTH, 1), np.float32), "w3")],
+    )
+    outside(branch.initializer[0])
+    condition = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(True), "c"))
+    chosen = helper.make_node("If", ["c"], ["chosen"], then_branch=branch, else_branch=branch)
+    model.graph.node.extend([condition, chosen])
+
+
+@pytest.mark.parametrize("where", [lambda model: outside(model.graph.initializer[0]), in_constant, in_branch])
+def test_weights_in_another_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Callable[[Any], None]
+) -> None:
+    (tmp_path / "weights.bin").write_bytes(np.ones(WIDTH, np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    model = graph(WIDTH)
+    assert not has_external_data(model.SerializeToString())
+    where(model)
+    with pytest.raises(ModelRefused, match="it has weights in other files"):
+        Session(model.SerializeToString(), "payments:1", "1", "digest", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (graph(WIDTH - 1), r"inputs: got 'features tensor\(float\)"),
+        (graph(WIDTH, name="other"), "inputs: got 'other"),
+        (graph(WIDTH, rows=1), "inputs: got"),
+        (graph(WIDTH, helper.make_tensor_value_info("more", TensorProto.FLOAT, [1])), "inputs: got 'features .*; more"),
+        (
+            graph(WIDTH, helper.make_tensor_value_info("text", TensorProto.STRING, [1])),
+            "inputs: got 'features .*; text",
+        ),
+    ],
+)
+def test_a_model_of_another_shape_is_refused(model: Any, why: str) -> None:
+    with pytest.raises(ModelRefused, match=why):
+        Session(model.SerializeToString(), "payments:1", "1", "digest", NAMES)
+
+
+def test_damaged_models_are_refused_and_nothing_else_happens() -> None:
+    whole, rng = graph(WIDTH).SerializeToString(), np.random.default_rng(5)
+    for _ in range(300):
+        damaged = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        for at in rng.integers(0, len(damaged), rng.integers(0, 4)):
+            damaged[at] = rng.integers(256)
+        with suppress(ValueError):  # which `Session.load` refuses
+            has_external_data(bytes(damaged))
 
 
 def test_what_onnx_runtime_cannot_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

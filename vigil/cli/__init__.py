@@ -120,8 +120,10 @@ def models_show(name: str, version: Annotated[str, typer.Argument(help="A versio
 def models_promote(name: str, version: str, alias: Annotated[str, typer.Option()] = "champion") -> None:
     """Lets an alias point at a version; a service that starts from then on serves it."""
     import model_store
+    from vigil import settings
 
-    model_store.promote(name, version, alias)
+    stored = model_store.promote(name, version, alias, settings.load().model_trust)
+    _record("models promote", f"{name}@{alias}", stored.tag)
     console.print(f"{name}@{alias} is now {name}:{version}")
 
 
@@ -131,7 +133,32 @@ def models_rollback(name: str, alias: Annotated[str, typer.Option()] = "champion
     """Lets an alias point at what it pointed at before."""
     import model_store
 
-    console.print(f"{name}@{alias} is now {name}:{model_store.rollback(name, alias)}")
+    version = model_store.rollback(name, alias)
+    _record("models rollback", f"{name}@{alias}", f"{name}:{version}")
+    console.print(f"{name}@{alias} is now {name}:{version}")
+
+
+@models.command("sign")
+@report_errors
+def models_sign(
+    name: str,
+    version: Annotated[str, typer.Argument(help="A version or an alias.")] = "champion",
+    key: Annotated[Path | None, typer.Option(help="PEM file of a private key; default: VIGIL_MODEL_KEY.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file of its certificate and those above it.")] = None,
+) -> None:
+    """Signs a model as OpenSSF's model-signing does: all of its files, in model.sig beside them."""
+    import model_store
+    from vigil import settings
+
+    found = settings.load()
+    key, certificate = key or found.model_key, certificate or found.model_certificate
+    if key is None:
+        raise ConfigError("no key to sign with: give --key or VIGIL_MODEL_KEY")
+    stored = model_store.resolve(name, version)
+    model_store.read(stored)
+    who = model_store.sign(stored.path, key, certificate)
+    _record("models sign", stored.tag, who)
+    console.print(escape(f"{stored.tag} is signed by {who}"))
 
 
 @models.command("verify")
@@ -139,12 +166,14 @@ def models_rollback(name: str, alias: Annotated[str, typer.Option()] = "champion
 def models_verify(
     name: str, version: Annotated[str, typer.Argument(help="A version or an alias.")] = "champion"
 ) -> None:
-    """Checks a model's digest and feature spec as the service does at load."""
+    """Checks a model as the service does at load: digest, feature spec and, with VIGIL_MODEL_TRUST, its signature."""
     import model_store
+    from vigil import settings
 
-    stored = model_store.resolve(name, version)
-    model_store.verify(stored, domains.load(name))
-    console.print(f"{stored.tag}: digest and feature spec match the manifest")
+    stored, trust = model_store.resolve(name, version), settings.load().model_trust
+    model_store.verify(stored, domains.load(name), trust)
+    signed = "; signed by one who is trusted" if trust else ""
+    console.print(f"{stored.tag}: digest and feature spec match the manifest{signed}")
 
 
 @keys.command("create")

@@ -82,8 +82,9 @@ def _models() -> Iterator[Finding]:
     for domain in domains.select(found.domains):
         try:
             stored = model_store.resolve(domain.name, found.model_alias)
-            model_store.verify(stored, domain)
-            yield f"model {domain.name}", True, f"{stored.tag}, digest and feature spec match"
+            model_store.verify(stored, domain, found.model_trust)
+            signed = ", signed by one who is trusted" if found.model_trust else ""
+            yield f"model {domain.name}", True, f"{stored.tag}, digest and feature spec match{signed}"
         except VigilError as failure:
             yield f"model {domain.name}", False, str(failure)
 

@@ -57,7 +57,8 @@ def what_if(domain: Domain, source: str, model: str, labels: str, to: Path | Non
             could be run.
     """
     _check_to(to, source, labels)
-    session = Session.load(domain, model, settings.load().max_batch)
+    found = settings.load()
+    session = Session.load(domain, model, found.max_batch, found.model_trust)
     what_if = WhatIf(domain, session, sources.labels(labels) if labels else {})
     _run(what_if, source, to, console)
     console.print(report.of_outcome(domain, what_if.outcome, session.tag))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter_ns
 
 import numpy as np
@@ -34,6 +35,7 @@ class ServedModel:
         clock_ms: gives the time, epoch milliseconds UTC.
         session: the model, or None.
         problem: why there is no model, for people; "" with one.
+        trust: as `model_store.verify` takes it.
 
     `statistics` holds what each version has done, by version.
     """
@@ -46,8 +48,9 @@ class ServedModel:
         clock_ms: Callable[[], int],
         session: Session | None = None,
         problem: str = "",
+        trust: Path | None = None,
     ) -> None:
-        self.domain = domain
+        self.domain, self._trust = domain, trust
         self.session: Session | None = None
         self.problem = problem
         self.statistics: dict[str, Statistics] = {}
@@ -65,15 +68,21 @@ class ServedModel:
         self._swap(session, problem)
 
     @classmethod
-    def open(cls, domain: Domain, alias: str, limits: Limits, clock_ms: Callable[[], int]) -> ServedModel:
-        """The model that the alias means now. A missing or refused one is no failure: `problem` says why."""
+    def open(
+        cls, domain: Domain, alias: str, limits: Limits, clock_ms: Callable[[], int], trust: Path | None = None
+    ) -> ServedModel:
+        """The model that the alias means now. A missing or refused one is no failure: `problem` says why.
+
+        Raises:
+            ConfigError: where `trust` cannot be read.
+        """
         session, problem = None, ""
         try:
-            session = Session.load(domain, alias, limits.max_batch)
+            session = Session.load(domain, alias, limits.max_batch, trust)
         except (NotFound, ModelRefused) as failure:
             problem = str(failure)
             logger.error("no model for %s, the rules tier answers: %s", domain.name, problem)
-        return cls(domain, alias, limits, clock_ms, session, problem)
+        return cls(domain, alias, limits, clock_ms, session, problem, trust)
 
     def close(self) -> None:
         """Ends the model's thread."""
@@ -139,7 +148,7 @@ class ServedModel:
         """
         async with self._loading:
             try:
-                session = await asyncio.to_thread(Session.load, self.domain, self._alias, self._max_batch)
+                session = await asyncio.to_thread(Session.load, self.domain, self._alias, self._max_batch, self._trust)
             except (NotFound, ModelRefused) as failure:
                 if self.session is None:
                     self.problem = str(failure)

@@ -14,6 +14,7 @@ import model_store
 from model_store import Manifest
 from vigil.domains.spec import Domain
 from vigil.errors import InvalidInput, ModelRefused, NotFound, quote
+from vigil.scoring.external_data import has_external_data
 
 Rows = npt.NDArray[np.float32]
 
@@ -31,7 +32,7 @@ class Session:
         ModelRefused: for a model where that cannot be had.
 
     Args:
-        path: the ONNX file; input float32 [n, F], output float32 [n, 1].
+        model: the ONNX file; input float32 [n, F], output float32 [n, 1].
         tag: name for people, such as `payments:x3k...`.
         version: the part of the tag behind the colon.
         digest: SHA-256 of the file.
@@ -46,7 +47,7 @@ class Session:
 
     def __init__(
         self,
-        path: Path,
+        model: bytes,
         tag: str,
         version: str,
         digest: str,
@@ -56,35 +57,45 @@ class Session:
         max_batch: int = 1024,
         manifest: Manifest | None = None,
     ) -> None:
+        if has_external_data(model):
+            raise ModelRefused(f"model {tag}: it has weights in other files, which its digest does not cover")
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.tag, self.version, self.digest, self.manifest = tag, version, digest, manifest
         self.feature_names = tuple(feature_names)
         self.width = len(self.feature_names)
         self.input_name, self.output_name = input_name, output_name
         self._outputs = [output_name]
+        self._check_shape()
         self.max_batch = max(max_batch // FILL_TO[-1], 1) * FILL_TO[-1]
         self._fill_to = 1
         self._settle()
         self.row_s = self._row_s()
 
     @classmethod
-    def load(cls, domain: Domain, alias: str, max_batch: int) -> Session:
+    def load(cls, domain: Domain, alias: str, max_batch: int, trust: Path | None = None) -> Session:
         """The model `{domain}@{alias}` of the store, verified and warmed.
 
+        Args:
+            domain: whose model.
+            alias: or a version.
+            max_batch: most rows it is given at once.
+            trust: as `model_store.verify` takes it.
+
         Raises:
+            ConfigError: where `trust` cannot be read.
             NotFound: where the store has none; the message says which command makes one.
             ModelRefused: where the file is not what its manifest says, or made for other features.
         """
         stored = model_store.resolve(domain.name, alias)
-        model_store.verify(stored, domain)
+        model = model_store.verify(stored, domain, trust)
         manifest = stored.manifest
         try:
             return cls(
-                stored.onnx_path,
+                model,
                 stored.tag,
                 manifest.version,
                 manifest.digest,
@@ -98,6 +109,26 @@ class Session:
             raise
         except Exception as failure:  # ONNX Runtime's own have no common base
             raise ModelRefused(f"model {stored.tag}: ONNX Runtime cannot run it: {failure}") from failure
+
+    def _check_shape(self) -> None:
+        """Passes for a model with one input and one output, of the shapes that are given and taken here."""
+        for what, found, name, width in (
+            ("inputs", self._session.get_inputs(), self.input_name, self.width),
+            ("outputs", self._session.get_outputs(), self.output_name, 1),
+        ):
+            said = [f"{each.name} {each.type} {each.shape}" for each in found]
+            one = found[0] if len(found) == 1 else None
+            sizes = list(one.shape) if one else []
+            good = (
+                one is not None
+                and (one.name, one.type) == (name, "tensor(float)")
+                and len(sizes) == 2
+                and not isinstance(sizes[0], int)
+                and (sizes[1] == width or not isinstance(sizes[1], int))
+            )
+            if not good:
+                got, wanted = quote("; ".join(said), 200), f"{name} tensor(float) [n, {width}]"
+                raise ModelRefused(f"model {self.tag}: {what}: got {got}, wanted {wanted}")
 
     def _settle(self) -> None:
         """Runs the batch sizes that will come: allocations are made, and how far to fill up is found."""

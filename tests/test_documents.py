@@ -48,7 +48,7 @@ def test_a_domain_of_ones_own_trains_optimizes_and_scores_as_documented(
         "from vigil.engine import Engine\n"
         "engine = Engine.open(load('doors'), settings.load(), lambda: time.time_ns() // 1_000_000)\n"
         "events, _ = engine.schema.decode(sys.argv[1].encode())\n"
-        "decision = engine.decide(events, engine.times(time.time_ns() // 1_000_000)).decisions[0]\n"
+        "decision = engine.decide(events, time.time_ns() // 1_000_000).decisions[0]\n"
         "labels, _ = engine.schema.decode_feedback(sys.argv[2].encode())\n"
         "print(decision.tier, decision.action, decision.risk, *decision.reasons, *engine.feedback(labels))\n"
         "engine.close()\n"

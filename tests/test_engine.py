@@ -28,6 +28,7 @@ from vigil.scoring.caller import future_of
 from vigil.scoring.served import ServedModel
 from vigil.scoring.session import Session, stored_versions
 from vigil.settings import Settings
+from vigil.stream.lateness import Late, SourceTime, times_of
 from vigil.stream.scorer import Scorer
 
 PAYMENTS = domains.load("payments")
@@ -55,7 +56,7 @@ def infer(engine: Engine, rows: np.ndarray, deadline_s: float | None = None) -> 
 
 
 def decisions(engine: Engine, events: list[Any], with_features: bool = False) -> list[Decision]:
-    decided = engine.decide(events, engine.times(NOW_MS))
+    decided = engine.decide(events, NOW_MS)
     if with_features:
         for decision, row in zip(decided.decisions, decided.features.tolist(), strict=True):
             decision.features = dict(zip(PAYMENTS.feature_names, row, strict=True))
@@ -173,7 +174,7 @@ def test_what_has_counted_is_answered_again_however_late_it_comes(session: Sessi
     first = decisions(served, events(served, 300))
     served._clock_ms = lambda: NOW_MS + 5 * 86_400_000
     newest = events(served, 1, event_id="newest", ts=NOW_MS + 3 * 86_400_000)
-    served.decide(newest, served.times(served._clock_ms()))
+    served.decide(newest, served._clock_ms())
     other = events(served, 1, amount=90_000.0)
 
     async def main() -> list[Any]:
@@ -186,7 +187,7 @@ def test_what_has_counted_is_answered_again_however_late_it_comes(session: Sessi
     assert "VIGIL_MAX_PAST_S" in str(new)
     made = [*events(served, 2), events(served, 1, event_id="new")[0]]
     outcome = Scorer(served).score([msgspec.json.encode(each) for each in made], made, served._clock_ms())
-    assert [msgspec.json.decode(each)["tier"] for each in outcome.records] == ["full", "full", "rules"]
+    assert [msgspec.json.decode(each)["tier"] for each in outcome.records] == ["full", "full", "full"]
 
 
 def test_nobody_is_locked_out_by_an_event_ahead_of_the_clock(session: Session) -> None:
@@ -249,8 +250,9 @@ def test_a_stream_leaves_to_rules_what_comes_too_late_and_keeps_the_order(sessio
     made[1].ts -= 3 * 86_400_000
     made[4].ts, made[4].amount = 0, 1.0
     made[5].ts -= 2 * 86_400_000
-    decisions(served, events(served, 1, event_id="newest"))
     values = [msgspec.json.encode(event) for event in made]
+    SourceTime(served.max_past_ms).advance(made, times_of(made, NOW_MS), NOW_MS)
+    assert [isinstance(event, Late) for event in made] == [False, True, False, False, True, True]
     outcome = scorer.score(values, made, NOW_MS)
     records = list(map(msgspec.json.decode, outcome.records))
     assert list(outcome.places) == [0, 1, 2, 3, 5]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import compress, repeat
+from itertools import compress
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -134,7 +134,7 @@ class Engine:
         self.store, self.model = store, model
         self._decider, self._rules = Decider(domain), RulesTier(domain)
         self._max_future_ms = settings.max_future_s * 1000
-        self._max_past_ms = settings.max_past_s * 1000 if settings.max_past_s is not None else domain.grace_ms
+        self.max_past_ms = settings.max_past_s * 1000 if settings.max_past_s is not None else domain.grace_ms
         self._clock_ms = clock_ms
         self._close, self._recorder = close, recorder
         self._events: Batcher[Submission, Taken, Scored, list[Decision]] = Batcher(
@@ -241,30 +241,20 @@ class Engine:
 
         return [decision for found in await one_by_one(parts, begin, caller) for decision in found]
 
-    def decide(self, events: Sequence[Any], times: Times) -> Decided:
+    def decide(self, events: Sequence[Any], now_ms: int) -> Decided:
         """Decides on events at once: one call of the kernel, one of the model. With all that a record holds.
 
+        However late they are: who brings a stream knows what is late in it.
+
         Raises:
-            InvalidEvent: for a value that cannot be, or a time out of `times`; then none has counted.
+            InvalidEvent: for a value that cannot be, or a time that no event can have; then none has counted.
             Unavailable: where the feature state is away: who can read its events again shall wait for it.
         """
-        taken = self._take([(events, False, 0)], times)
+        taken = self._take([(events, False, 0)], self.times(now_ms).however_late)
         scored = self._score(taken)
         if scored.features is None:
             raise Unavailable(f"feature state: {self.state_problem or 'it did not answer in time'}")
         return self._decide(taken, scored)
-
-    def late(self, events: Sequence[Any], times: Times) -> list[bool]:
-        """Whether each of events that can be scored is older than `times` allows, and not one that has counted.
-
-        Raises:
-            Unavailable: where the feature state is away.
-        """
-        late: list[bool] = (times_ms([event.ts for event in events]) < times.earliest_ms).tolist()
-        if any(late):
-            known = iter(self.store.remembers([event.event_id for event in compress(events, late)]))
-            late = [each and not next(known) for each in late]
-        return late
 
     def decide_late(self, events: Sequence[Any]) -> Decided:
         """Decides by rules on events that came too late for their features to mean anything; none counts."""
@@ -283,10 +273,10 @@ class Engine:
         kept = features if with_features else None
         return record.encode_records(self.domain, digest, decided.decisions, events, kept)
 
-    def refusal(self, event: Any, times: Times) -> InvalidEvent | None:
+    def refusal(self, event: Any, now_ms: int) -> InvalidEvent | None:
         """Why an event cannot be scored, be it late or not; None where it can. Nothing counts."""
         try:
-            self.schema.row(event, "", times.however_late)
+            self.schema.row(event, "", self.times(now_ms).however_late)
         except InvalidEvent as failure:
             return failure
         return None
@@ -297,7 +287,7 @@ class Engine:
         The newest that has counted may be ahead of the clock, but nobody else's is too old for that.
         """
         newest_ms = min(self.store.newest_ms, now_ms)
-        return Times(max(LEAST_MS, newest_ms - self._max_past_ms), now_ms + self._max_future_ms, newest_ms)
+        return Times(max(LEAST_MS, newest_ms - self.max_past_ms), now_ms + self._max_future_ms, newest_ms)
 
     def feedback(self, labels: Sequence[Feedback]) -> list[str]:
         """Takes true labels; says of each "labelled", "label_known" or "label_waits" (for its event).
@@ -345,13 +335,13 @@ class Engine:
             raise self._locate(events, times) or failure from None
 
     def _times_for(self, events: Sequence[Any], times: Times) -> Times:
-        """`times` as they hold for events that may have come before: what has counted is answered again, however late.
-
-        Shared state would have to be asked, which nobody waits for here.
-        """
-        if self.store.remote or any(map(self.refusal, events, repeat(times))) or any(self.late(events, times)):
+        """`times` as they hold for events that may have come before: what has counted is answered again."""
+        try:
+            late = times_ms([event.ts for event in events]) < times.earliest_ms
+        except (ValueError, OverflowError):
             return times
-        return times.however_late
+        known = self.store.remembers([event.event_id for event in compress(events, late.tolist())])
+        return times.however_late if all(known) else times
 
     def _apply(self, events: Sequence[Any], packed: Any) -> Scored:
         started_s = perf_counter()

@@ -50,7 +50,7 @@ def decided(session: Session | None, values: list[dict[str, Any]], with_features
     model = ServedModel(DOMAIN, "champion", limits_of(Settings()), lambda: NOW_MS, session)
     engine = Engine(DOMAIN, Settings(), MemoryStore(DOMAIN), model, lambda: NOW_MS, lambda: None)
     made = [engine.schema.make(each) for each in values]
-    return engine.records(engine.decide(made, engine.times(NOW_MS)), map(msgspec.json.encode, made), with_features)
+    return engine.records(engine.decide(made, NOW_MS), map(msgspec.json.encode, made), with_features)
 
 
 @pytest.fixture(scope="session")

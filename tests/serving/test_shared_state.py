@@ -84,8 +84,10 @@ def test_what_one_worker_has_seen_counts_for_the_other_and_both_are_in_the_metri
     last = score(shared, "last", ts=NOON_MS + 60_000, customer="shared").json
     assert last["features"]["customer_count_1d"] == 17
     # Whoever is asked, an event's answer is that of the first time.
-    again = [score(shared, "last", amount=999.0, ts=NOON_MS, customer="shared").json for _ in range(8)]
+    again = [score(shared, "last", ts=NOON_MS + 60_000, customer="shared").json for _ in range(8)]
     assert again == [last] * 8
+    changed = [score(shared, "last", amount=999.0, ts=NOON_MS + 60_000, customer="shared").status for _ in range(8)]
+    assert changed == [409] * 8
     until(lambda: counted(shared) == before + 17)
 
 

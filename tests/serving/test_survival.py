@@ -26,10 +26,12 @@ def test_a_worker_killed_with_sigkill_comes_back_and_knows_what_it_answered(
         worker.kill()
         worker.wait(10)
         # The socket belongs to the parent: calls wait for the new worker.
-        again = [call(service.port, "POST", score, payment(f"k{i}", amount=999.0)).json for i in range(5)]
+        again = [call(service.port, "POST", score, payment(f"k{i}", amount=10.0 + i)).json for i in range(5)]
+        changed = [call(service.port, "POST", score, payment(f"k{i}", amount=999.0)).status for i in range(5)]
         more = call(service.port, "POST", score, payment("k5")).json
         told = call(service.port, "GET", "/metrics").body.decode()
     assert again == first
+    assert changed == [409] * 5
     assert more["features"]["customer_count_1d"] == 6
     assert "\nvigil_ready 1.0\n" in told
     assert "\nvigil_workers 1.0\n" in told

@@ -58,7 +58,7 @@ def grpc_answers(served: Served, authority: trustme.CA = AUTHORITY, client: trus
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), key, chain)
     request = pb.ScoreRequest(domain="payments")
     request.events.add(
-        event_id="tls", ts_ms=1_538_308_800_000, entities={"customer": "C", "terminal": "T"}, numbers={"amount": 3}
+        event_id="tls-rpc", ts_ms=1_538_308_800_000, entities={"customer": "C", "terminal": "T"}, numbers={"amount": 3}
     )
     with grpc.secure_channel(served.grpc_address, credentials) as channel:
         try:

@@ -68,7 +68,7 @@ def post(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
 
 
 def check(answer: httpx.Response) -> None:
-    assert answer.status_code in (200, 400, 404, 413, 415), answer.text
+    assert answer.status_code in (200, 400, 404, 409, 413, 415), answer.text
     if answer.status_code != 200:
         assert set(answer.json()) == {"error"}
 

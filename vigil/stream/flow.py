@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from vigil.errors import InvalidInput
 from vigil.stream.endpoints import Sink, Source
+from vigil.stream.lateness import SourceTime, times_of
 from vigil.stream.scorer import Scorer
 
 BATCH = 5000
@@ -34,9 +35,13 @@ def flow(source: Source, scorer: Scorer, sink: Sink, refuse: Refuse, clock_ms: C
     Raises:
         DataError: where the source cannot be read or the sink not be written.
     """
-    total = Total()
+    total, engine = Total(), scorer.engine
+    come = SourceTime(engine.max_past_ms)
     for batch in source.batches(BATCH):
-        outcome = scorer.score(batch.values, scorer.decode(batch.values), clock_ms())
+        now_ms = clock_ms()
+        events = scorer.decode(batch.values)
+        come.advance(events, times_of(events, engine.times(now_ms).latest_ms), now_ms)
+        outcome = scorer.score(batch.values, events, now_ms)
         sink.write(outcome.records)
         refused = {place: why for place, why in outcome.refused.items() if batch.values[place].strip()}
         for place, why in sorted(refused.items()):

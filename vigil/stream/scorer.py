@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
 from operator import itemgetter
 from typing import Any
 
 from vigil.engine import Decided, Engine
 from vigil.errors import InvalidEvent, InvalidInput
+from vigil.stream.lateness import Late
 
 
 @dataclass
@@ -51,28 +51,26 @@ class Scorer:
 
         Args:
             values: JSON of one event each.
-            events: what `decode` made of it.
+            events: what `decode` made of it; in `Late` what is too late.
             now_ms: the time, epoch milliseconds UTC: what is too far ahead of it is refused.
         """
-        engine, times = self.engine, self.engine.times(now_ms)
+        engine, decide = self.engine, partial(self.engine.decide, now_ms=now_ms)
         if set(map(type, events)) == {engine.schema.struct}:
             try:
-                return self._decided(partial(engine.decide, times=times), values, events, range(len(events)))
-            except InvalidEvent:  # a value that cannot be, or too late: find whose, and score the others
+                return self._decided(decide, values, events, range(len(events)))
+            except InvalidEvent:  # a value that cannot be: find whose, and score the others
                 pass
-        good, refused = list[int](), dict[int, InvalidInput]()
-        for place, event in enumerate(events):
-            failure = event if isinstance(event, InvalidInput) else engine.refusal(event, times)
+        good, late, refused = list[int](), list[int](), dict[int, InvalidInput]()
+        bare = [event.event if isinstance(event, Late) else event for event in events]
+        for place, event in enumerate(bare):
+            failure = event if isinstance(event, InvalidInput) else engine.refusal(event, now_ms)
             if failure:
                 refused[place] = failure
             else:
-                good.append(place)
-        is_late = engine.late([events[place] for place in good], times)
-        late = list(compress(good, is_late))
-        good = [place for place, each in zip(good, is_late, strict=True) if not each]
-        outcome = self._decided(partial(engine.decide, times=times.however_late), values, events, good)
+                (good if events[place] is event else late).append(place)
+        outcome = self._decided(decide, values, bare, good)
         if late:
-            outcome = _merged(outcome, self._decided(engine.decide_late, values, events, late))
+            outcome = _merged(outcome, self._decided(engine.decide_late, values, bare, late))
         outcome.refused |= refused
         return outcome
 

@@ -202,17 +202,8 @@ class SharedStore:
             return np.concatenate([self._feedback(given[at : at + MOST_AT_ONCE]) for at in starts])
 
     def remembers(self, event_ids: Sequence[str | int]) -> list[bool]:
-        """As `MemoryStore.remembers`.
-
-        Raises:
-            Unavailable: as `apply`.
-        """
-        with self._guard:
-            keys = [key_of(event_id, self._seed()) for event_id in event_ids]
-            while True:
-                with suppress(Again):
-                    found = self._reader.read(self._loaded, [], list(dict.fromkeys(keys)))
-                    return [key in found and found[key].ts_ms is not None for key in keys]
+        """As `MemoryStore.remembers`, as far as can be told without asking a server: never."""
+        return [False] * len(event_ids)
 
     def conflict(self, packed: PackedEvents, place: int, event_id: str | int, at: str = "") -> Conflict:
         """As `MemoryStore.conflict`."""

@@ -12,24 +12,22 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from vigil.domains.schema import times_ms
+from vigil.stream.lateness import SourceTime, times_of
 
 FULL = 60_000  # records in a backlog from which on its partition is not read on
 ROOM = 20_000  # and below which it is again
 FULL_BYTES, ROOM_BYTES = 32 << 20, 8 << 20  # the same of their values
-NEVER = -(1 << 62)
 
 
 class Backlog:
     """Records of one partition that wait, their events, and the newest event time up to each, int64 [n]."""
 
-    def __init__(self) -> None:
+    def __init__(self, time: SourceTime) -> None:
         self.records: list[Any] = []
         self.events: list[Any] = []
         self.times = np.empty(0, np.int64)
-        self.newest = NEVER
+        self.time = time
         self.bytes = 0
         self.ended = False
         self.next_offset = -1
@@ -53,11 +51,12 @@ class EventOrder:
     Args:
         patience_s: how long a backlog without records, whose partition has more, may keep the others waiting.
         max_future_ms: how far an event's time may be ahead of the clock; one further ahead orders nothing.
+        max_past_ms: how far behind the newest of its partition, before it is `Late`.
     """
 
-    def __init__(self, patience_s: float, max_future_ms: int) -> None:
+    def __init__(self, patience_s: float, max_future_ms: int, max_past_ms: int = 1 << 61) -> None:
         self.partitions: dict[int, Backlog] = {}
-        self._patience_s, self._max_future_ms = patience_s, max_future_ms
+        self._patience_s, self._max_future_ms, self._max_past_ms = patience_s, max_future_ms, max_past_ms
 
     @property
     def waiting(self) -> int:
@@ -72,7 +71,7 @@ class EventOrder:
     def open(self, partitions: Iterable[int], now_s: float) -> None:
         """Begins backlogs."""
         for partition in partitions:
-            self.partitions[partition] = Backlog()
+            self.partitions[partition] = Backlog(SourceTime(self._max_past_ms))
             self.partitions[partition].since_s = now_s
 
     def drop(self, partitions: Iterable[int]) -> None:
@@ -89,18 +88,19 @@ class EventOrder:
             now_ms: the time, epoch milliseconds UTC.
         """
         places = [record.partition() for record in records]
-        times = _times(events, now_ms + self._max_future_ms)
+        times = times_of(events, now_ms + self._max_future_ms)
         bounds = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), len(records)]
         for start, end in pairwise(bounds):
             backlog = self.partitions.get(places[start])
             if backlog is None:  # taken away meanwhile
                 continue
-            newest = np.maximum.accumulate(np.maximum(times[start:end], backlog.newest))
+            came = list(events[start:end])
+            newest = backlog.time.advance(came, times[start:end], now_ms)
             backlog.records += records[start:end]
-            backlog.events += events[start:end]
+            backlog.events += came
             backlog.bytes += sum(map(len, records[start:end]))
             backlog.times = np.concatenate((backlog.times, newest)) if len(backlog.times) else newest
-            backlog.newest, backlog.ended = int(newest[-1]), False
+            backlog.ended = False
             backlog.next_offset = records[end - 1].offset() + 1
 
     def take(self, most: int, now_s: float) -> tuple[list[Any], list[Any]]:
@@ -135,7 +135,7 @@ class EventOrder:
         for backlog in self.partitions.values():
             if backlog.records:
                 if not backlog.ended:
-                    turn = min(turn, backlog.newest)
+                    turn = min(turn, backlog.time.newest)
             elif not backlog.ended and now_s - backlog.since_s < self._patience_s:
                 return None
         return turn
@@ -147,21 +147,3 @@ def _cut(backlog: Backlog, count: int, now_s: float) -> tuple[list[Any], list[An
     backlog.times, backlog.since_s = backlog.times[count:], now_s
     backlog.bytes -= sum(map(len, records))
     return records, events
-
-
-def _times(events: Sequence[Any], latest_ms: int) -> npt.NDArray[np.int64]:
-    """Event times, int64 [n]; NEVER for what has none that can be."""
-    try:
-        times = times_ms([event.ts for event in events])
-    except (AttributeError, ValueError, OverflowError):
-        times = np.array([_time(event) for event in events], np.int64)
-    times[(times < 0) | (times > latest_ms)] = NEVER
-    return times
-
-
-def _time(event: Any) -> int:
-    try:
-        time: int = times_ms([event.ts])[0]
-    except (AttributeError, ValueError, OverflowError):
-        return NEVER
-    return time

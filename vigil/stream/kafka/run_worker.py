@@ -100,7 +100,7 @@ def _work(
             if engine.store.marks is not None:
                 committed(reader, [TopicPartition(topics.events.name, 0)])  # waits for the group's coordinator
                 _check_alone(topics.events, group, member, properties)
-            order = EventOrder(settings.stream_align_ms / 1000, settings.max_future_s * 1000)
+            order = EventOrder(settings.stream_align_ms / 1000, settings.max_future_s * 1000, engine.max_past_ms)
             offsets = OffsetKeeper(reader, engine.store, known)
             scorer, begin = Scorer(engine, with_features), lambda: Commits(next(writers)(), reader)
             return _run(Worker(scorer, topics, reader, begin, offsets, order, stopped, stop_at_end))

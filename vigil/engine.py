@@ -283,28 +283,29 @@ class Engine:
         try:
             self._check_future(events, now_ms)
             packed = self.store.pack(events)
-            if self.store.remote:  # its features come where waiting is allowed
-                return Taken(events, self.model.session, packed, None)
-            return Taken(events, self.model.session, packed, self._apply(packed))
+            # Those of a remote store come where waiting is allowed.
+            features = None if self.store.remote else self._apply(packed, len(events))
+            return Taken(events, self.model.session, packed, features)
         except InvalidEvent as failure:
             raise self._locate(events) or failure from None
 
-    def _apply(self, packed: Any) -> npt.NDArray[np.float32]:
+    def _apply(self, packed: Any, count: int) -> npt.NDArray[np.float32] | None:
+        """Features of `count` events, which then have counted; None where the state is away."""
         started_s = perf_counter()
-        features, statuses = self.store.apply(packed)
+        try:
+            features, statuses = self.store.apply(packed)
+        except Unavailable:
+            self._without_state.inc(count)
+            return None
         self._feature_seconds.observe(perf_counter() - started_s)
         self._count(statuses)
         return features
 
     def _score(self, taken: Taken) -> Scored:
         session, features = taken.session, taken.features
-        if features is None:
-            try:
-                features = self._apply(taken.packed)
-            except Unavailable:
-                self._without_state.inc(len(taken.events))
-                return Scored(None, None)
-        if session is None:
+        if features is None and self.store.remote:
+            features = self._apply(taken.packed, len(taken.events))
+        if features is None or session is None:
             return Scored(features, None)
         started_s = perf_counter()
         risks = session.run(features)

@@ -18,7 +18,8 @@ import pytest
 from tests.features.every_feature import DOMAIN
 from vigil.domains.schema import Feedback
 from vigil.errors import StateError
-from vigil.features.memory.durable import read_snapshot, seed, write_snapshot
+from vigil.features.memory.durable import seed
+from vigil.features.memory.snapshot import read_snapshot, write_snapshot
 from vigil.features.memory.store import MemoryStore
 from vigil.features.open import open_state
 from vigil.settings import Settings

@@ -59,6 +59,7 @@ class State:
             self._lock.close()
             raise
         self._behind: Journal | None = None  # the journal before, until it is on the disk
+        self._begun: int | None = None  # the present journal's number, until it is on the disk, too
         self._folding: threading.Thread | None = None
         self._not_before = 0.0
         self._guard = threading.RLock()  # of the journals and of `problem`
@@ -148,13 +149,14 @@ class State:
             marks.clear()
             if self._journal.size >= self._settings.journal_max_bytes:
                 self._rotate()
-        if not self._wake.is_set() and (self._settings.journal_fsync_ms or self._behind):
+        if not self._wake.is_set() and (self._settings.journal_fsync_ms or self._begun is not None):
             self._wake.set()
 
     def _rotate(self) -> None:
         """Goes on in a new journal, where the one before has been dealt with. The keeper does the rest."""
         now = time.monotonic()
-        if self._behind or (self._folding and self._folding.is_alive()) or now < self._not_before:
+        is_folding = self._begun is not None or (self._folding and self._folding.is_alive())
+        if is_folding or now < self._not_before:
             return
         try:
             following = self._create(self._place(), is_base_synced=False)
@@ -164,6 +166,7 @@ class State:
             return
         self._behind, self._journal = self._journal, following
         self._sequence += 1
+        self._begun = self._sequence
 
     def _fail(self, failure: OSError) -> None:
         """Lets nothing count until the keeper has mended the files."""
@@ -179,7 +182,7 @@ class State:
 
     def _keep(self) -> None:
         """Forces what has been written to disk, and mends what could not be written, each where it is time."""
-        while True:
+        while not self._closing.is_set():  # it is set before what wakes, so no wake-up for it is lost
             self._wake.wait()
             if self._closing.wait(PROBE_S if self.store.problem else self._settings.journal_fsync_ms / 1000):
                 return
@@ -194,7 +197,7 @@ class State:
 
     def _sync(self) -> None:
         with self._guard:
-            journal, behind = self._journal, self._behind
+            journal, behind, begun = self._journal, self._behind, self._begun
         if behind:
             behind.sync()
             files.sync_folder(self.folder)
@@ -202,12 +205,13 @@ class State:
                 journal.seal()
                 self._behind = None
             behind.close()
-        if behind or self._settings.journal_fsync_ms:
+        if begun is not None or self._settings.journal_fsync_ms:
             journal.sync()
-        if behind:
-            self._lock.note(self._sequence)
-            self._folding = threading.Thread(target=self._fold, args=(self._sequence,), name="vigil-fold")
+        if begun is not None:
+            self._lock.note(begun)
+            self._folding = threading.Thread(target=self._fold, args=(begun,), name="vigil-fold")
             self._folding.start()
+            self._begun = None
 
     def _mend(self) -> None:
         for journal in filter(None, (self._behind, self._journal)):

@@ -102,6 +102,7 @@ class State:
             if path:
                 files.remove(path)
         drop_journals(self.folder, found.oldest)
+        files.sync_folder(self.folder)  # names before contents: a file that is forced to disk is found there
         for path in found.before_last:  # what a killed process left to the system
             files.sync_path(path)
         if found.last:
@@ -114,7 +115,7 @@ class State:
             self._sequence = found.place.sequence
             journal = self._create(found.place, is_base_synced=True)
             journal.sync()
-        files.sync_folder(self.folder)
+            files.sync_folder(self.folder)
         self._lock.note(self._sequence)
         return journal
 

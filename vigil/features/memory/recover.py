@@ -78,9 +78,16 @@ def recover(domain: Domain, settings: Settings) -> Report | None:
         what was read and what is lost; None where nothing is damaged, and nothing was changed.
 
     Raises:
-        StateError: where a running service holds the state, or its files are of another domain or feature spec.
+        StateError: where a running service holds the state, or its files are of another domain or feature spec, or
+            the disk does not take the new snapshot.
     """
-    folder = folder_of(domain, settings)
+    try:
+        return _recover(domain, folder_of(domain, settings))
+    except OSError as failure:
+        raise StateError(f"{failure.filename or 'a new snapshot'}: {failure.strerror}; nothing was removed") from None
+
+
+def _recover(domain: Domain, folder: Path) -> Report | None:
     with Lock(folder) as lock:
         try:
             Restored(folder, domain, noted=lock.noted)

@@ -70,8 +70,8 @@ class Decided(NamedTuple):
 class Store(Protocol):
     """Feature state of a domain, wherever it lies.
 
-    The verbs of a `remote` one wait for a server, may raise Unavailable, and may be called in any thread. `marks` says
-    how far each source of events has been read into it; None where it belongs to several processes.
+    Its verbs may raise Unavailable. Those of a `remote` one wait for a server and may be called in any thread. `marks`
+    says how far each source of events has been read into it; None where it belongs to several processes.
     """
 
     remote: bool
@@ -288,6 +288,9 @@ class Engine:
             return Taken(events, self.model.session, packed, features)
         except InvalidEvent as failure:
             raise self._locate(events) or failure from None
+        except Unavailable:
+            self._without_state.inc(len(events))
+            return Taken(events, self.model.session, None, None)
 
     def _apply(self, packed: Any, count: int) -> npt.NDArray[np.float32] | None:
         """Features of `count` events, which then have counted; None where the state is away."""

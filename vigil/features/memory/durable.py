@@ -135,8 +135,8 @@ class State:
 
     def _append(self, batch: npt.NDArray[np.int64], new_keys: Sequence[tuple[int, str]]) -> None:
         marks = self.store.new_marks
-        keys, first = encode_keys(new_keys, marks), self.store.count - len(new_keys)
-        rows = batch.tobytes()
+        keys = encode_keys(new_keys, marks) if new_keys or marks else b""
+        rows, first = batch.tobytes(), self.store.count - len(new_keys)
         if not rows and not keys:
             return
         with self._guard:

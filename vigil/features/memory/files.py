@@ -35,12 +35,12 @@ def open_file(path: Path) -> int:
 
 def write(descriptor: int, data: Data, offset: int) -> None:
     """Writes all of `data` at an offset. After an OSError, a part of it may be there."""
-    rest = memoryview(data)
-    while rest.nbytes:
-        count = os.pwrite(descriptor, rest, offset)
+    done = os.pwrite(descriptor, data, offset)
+    while done < len(data):
+        count = os.pwrite(descriptor, memoryview(data)[done:], offset + done)
         if not count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        rest, offset = rest[count:], offset + count
+        done += count
 
 
 def truncate(descriptor: int, size: int) -> None:

@@ -315,7 +315,7 @@ def encode_keys(keys: Sequence[tuple[int, str]], marks: dict[str, int]) -> bytes
     """New keys and marks as an entry holds them."""
     if marks:
         return msgspec.json.encode(Head(list(keys), marks))
-    return msgspec.json.encode(keys) if keys else b""
+    return msgspec.json.encode(keys)
 
 
 def number_of(path: Path) -> int:
@@ -326,4 +326,4 @@ def number_of(path: Path) -> int:
 def journals(folder: Path) -> dict[int, Path]:
     """The journals of a folder by number, in order."""
     found = [path for path in folder.glob("journal-*") if path.name.removeprefix("journal-").isdecimal()]
-    return {number_of(path): path for path in sorted(found, key=number_of)}
+    return {number_of(path): path for path in sorted(found, key=number_of) if path.name == f"journal-{number_of(path)}"}

@@ -40,14 +40,15 @@ class Replay:
         Raises:
             Fault: where it, or one before it, does not fit.
         """
-        if entry.is_seal:
+        size, new = entry.rows.nbytes, self._add_keys(entry) if entry.keys.nbytes else 0
+        if not size and not entry.keys.nbytes:  # a seal
             return
-        if entry.first + self._add_keys(entry) != self.store.count:
+        if entry.first + new != self.store.count:
             raise Fault(f"new entities in row {entry.first} of {self.store.count}")
-        if entry.rows.nbytes % self._bytes:
-            raise Fault(f"rows of {entry.rows.nbytes} bytes")
+        if size % self._bytes:
+            raise Fault(f"rows of {size} bytes")
         self._parts.append(entry.rows)
-        self._size += entry.rows.nbytes
+        self._size += size
         if self._size >= ROWS * self._bytes:
             self.flush()
 
@@ -69,8 +70,6 @@ class Replay:
         self._marks = {}
 
     def _add_keys(self, entry: Entry) -> int:
-        if not entry.keys.nbytes:
-            return 0
         try:
             head = decode(entry.keys)
         except msgspec.MsgspecError as failure:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vigil.domains.schema import Feedback, Schema, key_of, keys_of
 from vigil.domains.spec import Domain, quantise
+from vigil.errors import Unavailable
 from vigil.features.compiled.layout import B_IS_LABEL, B_KEY, B_LABEL, B_TS, B_VALUES
 from vigil.features.compiled.state import Features, KernelState, Status
 from vigil.features.history import History
@@ -89,7 +90,12 @@ class MemoryStore:
 
         Raises:
             InvalidEvent: for a value that cannot be.
+            Unavailable: where nothing can count now; no entity has got a row then.
         """
+        if self.problem:
+            for event in events:
+                self.schema.row(event)
+            raise Unavailable(self.problem)
         if len(events) < FEW:
             packed = [self.schema.row(event) for event in events]
             listed = [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]

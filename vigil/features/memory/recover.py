@@ -20,8 +20,8 @@ from vigil.features.memory import files
 from vigil.features.memory.durable import folder_of
 from vigil.features.memory.journal import Entry, Reader, decode, journals, number_of
 from vigil.features.memory.lock import Lock
-from vigil.features.memory.restore import Damage, Restored, drop_journals
-from vigil.features.memory.snapshot import Place, read_snapshot, write_snapshot
+from vigil.features.memory.restore import Restored, drop_journals
+from vigil.features.memory.snapshot import Damage, Place, read_snapshot, write_snapshot
 from vigil.features.memory.store import MemoryStore
 from vigil.settings import Settings
 
@@ -122,9 +122,7 @@ class _Salvage:
     def _read_snapshot(self, path: Path) -> None:
         try:
             self.place = read_snapshot(self.store, path)
-        except StateError as refusal:
-            if "is damaged" not in str(refusal):
-                raise
+        except Damage:
             self._report.snapshot = False
             self.store = MemoryStore(self.store.domain)
             return

@@ -11,14 +11,10 @@ from vigil.errors import StateError
 from vigil.features.memory import files
 from vigil.features.memory.journal import Header, Reader, journals, number_of
 from vigil.features.memory.replay import Fault, Replay
-from vigil.features.memory.snapshot import Place, read_snapshot
+from vigil.features.memory.snapshot import Damage, Place, read_snapshot
 from vigil.features.memory.store import MemoryStore
 
 log = logging.getLogger("vigil.features")
-
-
-class Damage(StateError):
-    """Files that hold less than they should, in a way that no interrupted write explains."""
 
 
 class Restored:
@@ -69,9 +65,7 @@ class Restored:
     def _read_snapshot(self) -> Place:
         try:
             return read_snapshot(self.store, self._snapshot)
-        except StateError as refusal:
-            if "is damaged" not in str(refusal):
-                raise
+        except Damage as refusal:
             raise Damage(f"{refusal}; {self._remedy()}") from None
 
     def _beginning(self) -> Place:

@@ -32,6 +32,10 @@ _FRONT = len(_MAGIC) + _SIZE.size
 _DIGEST = 8
 
 
+class Damage(StateError):
+    """Files that hold less than they should, in a way that no interrupted write explains."""
+
+
 class Place(NamedTuple):
     """Where in the history of a state one stands.
 
@@ -116,7 +120,8 @@ def read_snapshot(store: MemoryStore, path: Path) -> Place:
         the place of the first journal to apply on top.
 
     Raises:
-        StateError: where the file is damaged, of another layout, domain or feature spec.
+        Damage: where the file is damaged.
+        StateError: where it is of another layout, domain or feature spec.
     """
     data = files.map_file(path)
     if data[:7] == _MAGIC[:7] and data[:8] not in _READ:
@@ -124,7 +129,7 @@ def read_snapshot(store: MemoryStore, path: Path) -> Place:
         raise StateError(f"{path} has layout {came}, wanted {wanted}: make it anew with vigil train")
     whole = len(data) >= _FRONT + _DIGEST and xxh3_64(data[:-_DIGEST]).digest() == data[-_DIGEST:]
     if data[:8] not in _READ or not whole:
-        raise StateError(f"{path} is damaged (its checksum does not match)")
+        raise Damage(f"{path} is damaged (its checksum does not match)")
     header, arrays = _parse(data, path)
     for key, came, wanted in (
         ("domain", header.domain, store.domain.name),
@@ -136,7 +141,7 @@ def read_snapshot(store: MemoryStore, path: Path) -> Place:
     owners, fault = _owners(header.rows, state.entities)
     fault = fault or checks.find_state_fault(arrays, owners, state.program.widths, len(store.domain.features))
     if fault or min(header.sequence, header.entries, header.after) < 0:
-        raise StateError(f"{path} is damaged ({fault or 'a negative number'})")
+        raise Damage(f"{path} is damaged ({fault or 'a negative number'})")
     store.marks = header.marks
     store.adopt(arrays, [RowIndex(pairs) for pairs in header.rows])
     return Place(header.sequence, header.entries, header.after, header.state)
@@ -153,7 +158,7 @@ def _parse(data: memoryview, path: Path) -> tuple[_Header, dict[str, npt.NDArray
             arrays[name] = np.frombuffer(data[:-_DIGEST], kind, math.prod(shape), at).reshape(shape)
             at += arrays[name].nbytes
     except (msgspec.MsgspecError, ValueError, TypeError) as failure:
-        raise StateError(f"{path} is damaged ({failure})") from None
+        raise Damage(f"{path} is damaged ({failure})") from None
     return header, arrays
 
 

@@ -93,7 +93,7 @@ def stores(verb: str) -> Iterator[str]:
 
 
 def state(verb: str) -> Iterator[str]:
-    """Feature state that no other process holds, as `vigil/features/memory/durable.py` locks it."""
+    """Feature state that no other process holds, as `vigil/features/memory/lock.py` locks it."""
     place = Path(os.environ.get("VIGIL_STATE_DIR") or ROOT / "state")
     for lock in sorted(place.glob("features/*/lock")):
         with suppress(OSError), lock.open("ab") as file:

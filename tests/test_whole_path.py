@@ -26,7 +26,7 @@ from testbed.served import LOCALHOST, Served
 from vigil import domains
 from vigil.domains.simulation import simulate
 from vigil.features.history import History
-from vigil.features.memory.durable import restore
+from vigil.features.memory.restore import restore
 from vigil.feed.simulator import Simulated, stream
 from vigil.scoring.session import Session
 from vigil.transports.proto import decisions_pb2 as pb

@@ -77,8 +77,8 @@ class Decided(NamedTuple):
 class Store(Protocol):
     """Feature state of a domain, wherever it lies.
 
-    The verbs of a `remote` one wait for a server, may raise Unavailable, and may be called in any thread. `marks` says
-    how far each source of events has been read into it; None where it belongs to several processes.
+    Its verbs may raise Unavailable. Those of a `remote` one wait for a server and may be called in any thread. `marks`
+    says how far each source of events has been read into it; None where it belongs to several processes.
     """
 
     remote: bool
@@ -328,11 +328,14 @@ class Engine:
                 packed = self.store.pack(events, times)
             except InvalidEvent:
                 packed = self.store.pack(events, times := self._times_for(events, times))
-            if self.store.remote:  # its features come where waiting is allowed
-                return Taken(events, self.model.session, packed, None)
-            return Taken(events, self.model.session, packed, self._apply(events, packed))
+            # Those of a remote store come where waiting is allowed.
+            counted = None if self.store.remote else self._apply(events, packed)
+            return Taken(events, self.model.session, packed, counted)
         except InvalidEvent as failure:
             raise self._locate(events, times) or failure from None
+        except Unavailable:
+            self._without_state.inc(len(events))
+            return Taken(events, self.model.session, None, Scored(None, None))
 
     def _times_for(self, events: Sequence[Any], times: Times) -> Times:
         """`times` as they hold for events that may have come before: what has counted is answered again."""
@@ -344,8 +347,13 @@ class Engine:
         return times.however_late if all(known) else times
 
     def _apply(self, events: Sequence[Any], packed: Any) -> Scored:
+        """Features of events, which then have counted; none where the state is away."""
         started_s = perf_counter()
-        features, statuses = self.store.apply(packed)
+        try:
+            features, statuses = self.store.apply(packed)
+        except Unavailable:
+            self._without_state.inc(len(events))
+            return Scored(None, None)
         self._feature_seconds.observe(perf_counter() - started_s)
         if not self._count(statuses)[layout.CONFLICT]:
             return Scored(features, None)
@@ -356,11 +364,7 @@ class Engine:
     def _score(self, taken: Taken) -> Scored:
         session, counted = taken.session, taken.counted
         if counted is None:
-            try:
-                counted = self._apply(taken.events, taken.packed)
-            except Unavailable:
-                self._without_state.inc(len(taken.events))
-                return Scored(None, None)
+            counted = self._apply(taken.events, taken.packed)
         if session is None or counted.features is None:
             return counted
         started_s = perf_counter()

@@ -7,8 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import pytest
 
 from tests.features.every_feature import DOMAIN
 from vigil.domains.schema import Feedback
-from vigil.errors import StateError
-from vigil.features.memory.durable import read_snapshot, seed, write_snapshot
+from vigil.errors import StateError, Unavailable
+from vigil.features.memory.durable import seed
+from vigil.features.memory.snapshot import read_snapshot, write_snapshot
 from vigil.features.memory.store import MemoryStore
 from vigil.features.open import open_state
 from vigil.settings import Settings
@@ -39,6 +42,18 @@ def fill(store: MemoryStore, first: int, last: int) -> np.ndarray:
         if i % 5 == 0:
             store.feedback([Feedback(i, i % 2)])
     return np.vstack(rows)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """In the block, no file grows beyond so many bytes."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture
@@ -121,27 +136,56 @@ def test_a_torn_last_entry_is_dropped_and_the_rest_kept(settings: Settings, expe
     again.close()
 
 
-def test_what_a_full_disk_does_not_take_is_written_before_what_comes_next(settings: Settings) -> None:
-    state, seen = open_state(DOMAIN, settings), MemoryStore(DOMAIN)
+def test_what_a_full_disk_does_not_take_does_not_count_and_can_be_sent_again(
+    settings: Settings, expected: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, changed = open_state(DOMAIN, settings), threading.Event()
+    state.store.watch(changed.set)
     fill(state.store, 0, 5)
-    fill(seen, 0, 5)
-    size = (state.folder / "journal-0").stat().st_size
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 30, before[1]))
-    try:
+    with full_disk((state.folder / "journal-0").stat().st_size + 30):
         for i in 5, 6:  # entities that have not been there
-            seen.apply_events([event(seen, i)])
-            with pytest.raises(StateError, match="journal-0 cannot be written"):
+            with pytest.raises(Unavailable, match="journal-0 cannot be written: File too large"):
                 state.store.apply_events([event(state.store, i)])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-    fill(state.store, 7, 200)
-    fill(seen, 7, 200)
+        with pytest.raises(Unavailable):
+            state.store.feedback([Feedback(3, 1)])
+        assert changed.wait(10)
+        assert "journal-0 cannot be written" in state.store.problem
+        assert (state.store.state.remembered, state.store.count) == (5, 12)  # nobody new but a5 and b5
+        changed.clear()
+    assert changed.wait(10)
+    assert not state.store.problem
+    said = [
+        (record.levelname, "cannot be written: File too large; rules decide" in record.message)
+        for record in caplog.records
+    ]
+    assert said == [("ERROR", True), ("WARNING", False)]
+    assert fill(state.store, 5, 200).tobytes() == expected[5:200].tobytes()
     state.abandon()
     again = open_state(DOMAIN, settings)
-    assert fill(again.store, 200, 300).tobytes() == fill(seen, 200, 300).tobytes()
+    assert fill(again.store, 200, 300).tobytes() == expected[200:].tobytes()
     again.close()
+
+
+def test_a_state_that_cannot_write_its_snapshot_keeps_its_journal(settings: Settings, expected: np.ndarray) -> None:
+    state = open_state(DOMAIN, settings)
+    fill(state.store, 0, 200)
+    with full_disk(4096):
+        state.close()
+    assert sorted(path.name for path in state.folder.iterdir()) == ["journal-0", "lock"]
+    again = open_state(DOMAIN, settings)
+    assert fill(again.store, 200, 300).tobytes() == expected[200:].tobytes()
+    again.close()
+
+
+def test_only_their_owner_can_read_the_files(settings: Settings) -> None:
+    settings.state_dir.chmod(0o755)
+    state = open_state(DOMAIN, settings)
+    fill(state.store, 0, 5)
+    write_snapshot(state.store, state.folder / "export")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in state.folder.rglob("*")}
+    assert modes == {"lock": 0o600, "journal-0": 0o600, "export": 0o700, "snapshot": 0o600}
+    assert (state.folder.stat().st_mode & 0o777, settings.state_dir.stat().st_mode & 0o777) == (0o700, 0o755)
+    state.close()
 
 
 def test_the_journal_is_folded_into_the_snapshot_when_it_grows(tmp_path: Path, expected: np.ndarray) -> None:

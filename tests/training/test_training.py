@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from training import __main__ as command_line
 from training.network import risks
 from vigil import domains
-from vigil.features.memory.durable import read_snapshot
+from vigil.features.memory.snapshot import read_snapshot
 from vigil.features.memory.store import MemoryStore
 
 PAYMENTS = domains.load("payments")

@@ -319,6 +319,20 @@ def features_import(
     _put(transfer.load(domains.load(domain), source), replace)
 
 
+@features.command("recover")
+@report_errors
+def features_recover(
+    domain: Annotated[str, typer.Argument(help="A shipped domain or an importable module.")] = "payments",
+) -> None:
+    """Writes what can be read of a damaged state in memory into a new snapshot; keeps the files, says what is lost."""
+    from vigil import settings
+    from vigil.features.memory.recover import recover
+
+    report = recover(domains.load(domain), settings.load())
+    for line in report.lines() if report else ("nothing is damaged, and nothing was changed",):
+        console.print(line, soft_wrap=True)
+
+
 @features.command("rebuild")
 @report_errors
 def features_rebuild(

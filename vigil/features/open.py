@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vigil.domains.spec import Domain
 from vigil.features.memory import durable
+from vigil.features.memory.lock import Lock
 from vigil.settings import MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -29,4 +30,4 @@ def open_state(domain: Domain, settings: Settings) -> durable.State | SharedStat
 def check_free(domain: Domain, settings: Settings) -> None:
     """Raises StateError where another process holds the state of a domain; one that is shared nobody holds."""
     if settings.state_url == MEMORY:
-        durable.lock(durable.folder_of(domain, settings)).close()
+        Lock(durable.folder_of(domain, settings)).close()

@@ -15,7 +15,8 @@ import redis
 from vigil.domains.spec import Domain
 from vigil.errors import StateError
 from vigil.features.compiled.state import Event
-from vigil.features.memory.durable import State, folder_of, read_snapshot, seed, write_snapshot
+from vigil.features.memory.durable import State, folder_of, seed
+from vigil.features.memory.snapshot import read_snapshot, write_snapshot
 from vigil.features.memory.store import MemoryStore
 from vigil.features.shared.cache import Loaded, Remembered, decode
 from vigil.features.shared.connection import Command

@@ -103,7 +103,10 @@ RISK_REFERENCE = Gauge(
     multiprocess_mode="livemax",
 )
 STATE_AWAY = Gauge(
-    "vigil_state_away", "Workers whose shared feature state does not answer.", ["domain"], multiprocess_mode="livesum"
+    "vigil_state_away",
+    "Workers whose feature state does not answer or cannot be written.",
+    ["domain"],
+    multiprocess_mode="livesum",
 )
 READY = Gauge("vigil_ready", "Workers that are ready.", multiprocess_mode="livesum")
 WORKERS = Gauge("vigil_workers", "Workers that there should be.", multiprocess_mode="livemax")

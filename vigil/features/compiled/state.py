@@ -95,7 +95,7 @@ class KernelState:
         self._table = np.full(1 << 13, -1, np.int32)
         self._head = np.zeros(H_SIZE, np.int64)
         self._head[H_FREE:] = -1
-        self.seed = secrets.randbits(64)
+        self.seed = secrets.randbits(63)
         self._scratch = np.zeros(self.program.scratch, np.int64)
 
     def run(self, batch: Words, out: Features | None = None) -> tuple[Features, Status]:
@@ -129,7 +129,7 @@ class KernelState:
 
     @property
     def seed(self) -> int:
-        """Of the hash that makes events' keys, 64 bits, known to who holds the state alone."""
+        """Of the hash that makes events' keys, 63 bits, known to who holds the state alone."""
         return int(self._head[H_SEED]) & ((1 << 64) - 1)
 
     @seed.setter

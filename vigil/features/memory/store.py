@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vigil.domains.schema import Feedback, Schema, key_of, keys_of
 from vigil.domains.spec import Domain, quantise
 from vigil.domains.times import ANY_TIME, Times
-from vigil.errors import Conflict, DataError
+from vigil.errors import Conflict, DataError, Unavailable
 from vigil.features.compiled.conflicts import conflict
 from vigil.features.compiled.layout import B_IS_LABEL, B_KEY, B_LABEL, B_TS, B_VALUES, CONFLICT
 from vigil.features.compiled.state import Event, Features, KernelState, Status
@@ -37,16 +37,18 @@ class MemoryStore:
 
     Args:
         domain: whose features these are.
-        journal: called with every batch applied (rows as in `kernel.process`, and the entities
-            first seen in it as (entity, key)), before its features are returned.
+        journal: called with every batch (rows as in `kernel.process`, and the entities first seen in it or
+            before it as (entity, key)) before it counts. Where it raises Unavailable, the batch does not count.
     """
 
     remote = False  # its verbs wait for nobody
-    problem = ""  # and always can be called
 
     def __init__(self, domain: Domain, journal: Journal | None = None) -> None:
         self.domain = domain
         self.journal = journal
+        self.problem = ""
+        """Why nothing can count now, as its journal says; "" where it can."""
+        self.changed: Callable[[], object] = lambda: None
         self.state = KernelState(domain)
         self.schema = Schema(domain, self.state.seed)
         self._keys = [attrgetter(entity.name) for entity in domain.entities]
@@ -88,7 +90,8 @@ class MemoryStore:
         return self.state.newest_event_ms
 
     def watch(self, changed: Callable[[], object]) -> None:
-        """Has `changed` called when `problem` has changed: never."""
+        """Has `changed` called, in any thread, when `problem` has changed."""
+        self.changed = changed
 
     def mark(self, marks: Mapping[str, int]) -> None:
         """Says how far each of the sources has been read once the batch that comes next is applied.
@@ -108,7 +111,12 @@ class MemoryStore:
 
         Raises:
             InvalidEvent: for a value that cannot be.
+            Unavailable: where nothing can count now; no entity has got a row then.
         """
+        if self.problem:
+            for event in events:
+                self.schema.row(event, "", times)
+            raise Unavailable(self.problem)
         if len(events) < FEW:
             packed = [self.schema.row(event, "", times) for event in events]
             listed = [[*values[:2], 0, -1, *values[2:], *self._rows_of(keys)] for values, keys in packed]
@@ -200,13 +208,15 @@ class MemoryStore:
         Args:
             batch: as from `pack` or `batch_of`.
             out: float32 [n, F], where the features go; None: a new array.
+
+        Raises:
+            Unavailable: where the journal cannot be written; then nothing of the batch has counted.
         """
         self.state.reserve(self.count)
-        answer = self.state.run(batch, out)
         if self.journal is not None:
-            new_keys, self.new_keys = self.new_keys, []
-            self.journal(batch, new_keys)
-        return answer
+            self.journal(batch, self.new_keys)
+            self.new_keys = []
+        return self.state.run(batch, out)
 
     def _rows_of_column(self, entity: int, keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         if keys.dtype == np.int64:

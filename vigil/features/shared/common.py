@@ -36,7 +36,7 @@ class Common:
     Attributes:
         newest_ms: of the events that have counted, as far as is known here; 0: none.
         key: of the server's hash that holds both.
-        seed: 64 bits; meaningless before the first `meet` that did not fail.
+        seed: 63 bits; meaningless before the first `meet` that did not fail.
     """
 
     def __init__(self, link: Link, prefix: bytes, live_s: int) -> None:
@@ -74,7 +74,7 @@ class Common:
         self.meet()
 
     def _learn(self) -> None:
-        seed = secrets.randbits(64) if self._met_s is None else self.seed
+        seed = secrets.randbits(63) if self._met_s is None else self.seed
         words = ("EVALSHA", self._script, 1, self.key, self.newest_ms, seed, self._live_s)
         while True:
             with suppress(Again):

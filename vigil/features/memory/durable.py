@@ -13,6 +13,7 @@ says from which N on it needs them) and `lock`, which one process holds and whic
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -193,6 +194,11 @@ class State:
                     self._mend()
                 self._sync()
             except OSError as failure:
+                if failure.errno in (errno.EMFILE, errno.ENFILE):  # the disk is not to blame: it is tried again
+                    log.warning("%s is forced to disk later: %s", self._journal.path, failure.strerror)
+                    self._wake.set()
+                    self._closing.wait(PROBE_S)
+                    continue
                 log.debug("the disk fails: %s", failure)
                 self._fail(failure)
 
@@ -201,7 +207,8 @@ class State:
             journal, behind, begun = self._journal, self._behind, self._begun
         if behind:
             behind.sync()
-            files.sync_folder(self.folder)
+            with descriptors.reserved():
+                files.sync_folder(self.folder)
             with self._guard:
                 journal.seal()
                 self._behind = None
@@ -216,7 +223,8 @@ class State:
 
     def _mend(self) -> None:
         for journal in filter(None, (self._behind, self._journal)):
-            journal.mend()
+            with descriptors.reserved():
+                journal.mend()
         with self._guard:
             self.store.problem = ""
         log.warning("feature state %s can be written again", self.folder)

@@ -177,6 +177,7 @@ class Engine:
         # there may be no descriptor for it.
         warm = MemoryStore(domain)
         warm.apply(warm.pack([warm.schema.make(domain.example)]))
+        warm.remembers([domain.example["event_id"]])
         warm.state.adopt(warm.compacted())
         state = open_state(domain, settings)
         return cls(domain, settings, state.store, model, clock_ms, state.close, recorder)

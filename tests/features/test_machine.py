@@ -54,3 +54,11 @@ def test_the_folder_that_was_chosen_is_taken_and_shared(tmp_path: Path) -> None:
     (tmp_path / "vigil-other").mkdir()
     assert machine.cache_folder(str(tmp_path)) == str(tmp_path / f"vigil-{machine.digest()}")
     assert (tmp_path / "vigil-other").is_dir()
+
+
+def test_all_that_python_calls_is_warmed_with_one_set_of_types() -> None:
+    """Else the image, which has no numba, could not be made."""
+    script = "from vigil.features import ahead; print(len(ahead.signatures()))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5

@@ -188,6 +188,7 @@ class Loaded:
         self.load(wanted, [self.name(*pair) for pair in wanted], [None] * len(wanted))
         batch = np.array([[key, ts_ms, 0, -1, *numbers, *range(self.entities)]], np.int64)
         self.state.find(batch)
+        self.state.recall(key)
         features, _ = self.apply(batch, {})
         self.state.count_live(0, np.zeros(1, np.int64))
         scripts.pack_command(self.remembered(np.zeros(1, np.int64), batch, np.zeros(1, np.int64), features)[:2])

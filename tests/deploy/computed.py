@@ -14,8 +14,9 @@ STEPS, HOUR = 2000, 3_600_000
 
 
 def digest() -> str:
-    """Of features, outcomes and the state left: repeats, late events, labels before and after theirs."""
+    """Of features, outcomes and the state left: repeats, ids used twice, late events, labels before and after."""
     random, store, found = np.random.default_rng(7), MemoryStore(DOMAIN), hashlib.sha256()
+    store.seed = 7
     for step in range(STEPS):
         names, hours, late = random.integers(0, 2 * step + 5, 4), random.integers(0, 12, 4), random.integers(0, 2, 4)
         events = [
@@ -28,7 +29,11 @@ def digest() -> str:
             }
             for name, hour, slow in zip(names.tolist(), hours.tolist(), late.tolist(), strict=True)
         ]
-        features, status = store.apply_events([store.schema.make(event) for event in events])
+        made = [store.schema.make(event) for event in events]
+        features, status = store.apply_events(made)
+        if step % 3 == 0:
+            _, again = store.apply_events(made)
+            found.update(again.tobytes())
         labelled = store.feedback([Feedback(str(names[0] + 1), int(late[0]))])
         found.update(features.tobytes() + status.tobytes() + labelled.tobytes())
     for array in store.compacted().values():

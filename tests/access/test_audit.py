@@ -224,8 +224,14 @@ def test_kill_9_at_any_moment_leaves_a_whole_log_that_goes_on(tmp_path: Path) ->
 
 
 def test_processes_at_once_write_chains_of_their_own(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path), "2000", "50000"]
-    processes = [subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    script = WRITER.replace("for i in", "sys.stdin.readline()\nfor i in")  # once both have a chain
+    command, pipe = [sys.executable, "-c", script, str(tmp_path), "2000", "50000"], subprocess.PIPE
+    processes = [subprocess.Popen(command, env=ENV, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
     while any(process.poll() is None for process in processes):
         assert not faults(tmp_path)  # also while they write
     assert [process.communicate()[0].split()[-1] for process in processes] == ["0", "0"]
